@@ -1,0 +1,76 @@
+package basebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lifeboat/dbcore"
+	"lifeboat/internal/pg"
+	"lifeboat/internal/repo"
+)
+
+// serverFacts is what a backup needs to know before it begins.
+type serverFacts struct {
+	VersionNum     int    `db:"version_num"`
+	VersionText    string `db:"version_text"`
+	SystemID       string `db:"system_id"`
+	SegmentSize    int64  `db:"segment_size"`
+	Checksums      bool   `db:"checksums"`
+	Superuser      string `db:"superuser"`
+	InRecovery     bool   `db:"in_recovery"`
+	ArchiveMode    string `db:"archive_mode"`
+	ArchiveCommand string `db:"archive_command"`
+	ArchiveLibrary string `db:"archive_library"`
+	WALLevel       string `db:"wal_level"`
+
+	systemID pg.SystemID
+}
+
+// inspect asks the server by SQL. archive_command is readable by everyone: it is no secret to PostgreSQL.
+func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
+	conn, err := dbcore.Connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	s, err := dbcore.One[serverFacts](ctx, conn, `
+		select current_setting('server_version_num')::int as version_num, current_setting('server_version') as version_text,
+		       (select system_identifier::text from pg_control_system()) as system_id,
+		       (select setting::bigint from pg_settings where name = 'wal_segment_size') as segment_size,
+		       current_setting('data_checksums')::bool as checksums,
+		       (select rolname from pg_roles where oid = 10) as superuser,
+		       pg_is_in_recovery() as in_recovery, current_setting('archive_mode') as archive_mode,
+		       current_setting('archive_command') as archive_command,
+		       coalesce(current_setting('archive_library', true), '') as archive_library,
+		       current_setting('wal_level') as wal_level`)
+	if err != nil {
+		return nil, fmt.Errorf("read the server's settings: %w", err)
+	}
+	if err := pg.CheckMajor(pg.Version(s.VersionNum).Major()); err != nil {
+		return nil, err
+	}
+	if s.systemID, err = pg.ParseSystemID(s.SystemID); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.InRecovery:
+		return nil, errors.New("the server is a standby, and this version backs up primaries only: use the primary's dsn")
+	case s.WALLevel == "minimal":
+		return nil, errors.New("wal_level is minimal, so a backup could not be recovered: set wal_level = replica and restart the server")
+	case s.ArchiveMode == "off":
+		return nil, errors.New("archive_mode is off, so the backup's WAL would never reach the repository: " +
+			"set archive_mode = on and archive_command = 'lifeboat wal-push %p --cluster NAME', and restart the server")
+	}
+	return &s, nil
+}
+
+func (s *serverFacts) identity() repo.Identity {
+	return repo.Identity{SystemID: s.systemID, WALSegmentSize: pg.SegmentSize(s.SegmentSize)}
+}
+
+func (s *serverFacts) describe(m *repo.Manifest) {
+	m.SystemID, m.WALSegmentSize = s.systemID, pg.SegmentSize(s.SegmentSize)
+	m.PostgresMajor, m.PostgresText = pg.Version(s.VersionNum).Major(), s.VersionText
+	m.DataChecksums, m.Superuser = s.Checksums, s.Superuser
+}

@@ -1,0 +1,222 @@
+package basebackup
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"lifeboat/dbcore"
+	"lifeboat/internal/pg"
+	"lifeboat/internal/repo"
+)
+
+const (
+	controlFile  = "global/pg_control"
+	manifestFile = "backup_manifest"
+	labelFile    = "backup_label"
+)
+
+// stream runs BASE_BACKUP and stores all that it sends.
+func (a *attempt) stream(ctx context.Context) error {
+	a.opts.Progress(Progress{Phase: "checkpoint", Waiting: "the server's checkpoint"})
+	conn, err := dbcore.ConnectReplication(ctx, a.opts.Server)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := a.sameServer(ctx, conn); err != nil {
+		return err
+	}
+	s, err := conn.BaseBackup(ctx, dbcore.BaseBackupOptions{
+		Label:          "lifeboat " + a.manifest.BackupID,
+		FastCheckpoint: true,
+		Progress:       true,
+		Manifest:       true,
+		OnNotice: func(n dbcore.Notice) {
+			a.opts.Logger.Info("the server says", "severity", n.Severity, "message", n.Message)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	a.begin(s)
+	stopProgress := a.report(s)
+	defer stopProgress()
+	for {
+		archive, err := s.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := a.archive(ctx, archive, s); err != nil {
+			return fmt.Errorf("%s: %w", archive.Name, err)
+		}
+	}
+	if a.stop, err = s.Finish(ctx); err != nil {
+		return err
+	}
+	return a.complete()
+}
+
+// sameServer guards against a dsn that leads to another server from one connection to the next.
+func (a *attempt) sameServer(ctx context.Context, conn *dbcore.ReplicationConn) error {
+	id, err := conn.IdentifySystem(ctx)
+	if err != nil {
+		return err
+	}
+	if pg.SystemID(id.SystemID) != a.server.systemID {
+		return fmt.Errorf("the dsn leads to two servers: system identifier %d by replication, %d by SQL", id.SystemID, a.server.systemID)
+	}
+	return nil
+}
+
+func (a *attempt) begin(s *dbcore.BaseBackupStream) {
+	a.manifest.StartLSN, a.manifest.Timeline = pg.LSN(s.StartLSN), pg.Timeline(s.StartTimeline)
+	for _, t := range s.Tablespaces {
+		if t.OID != 0 {
+			a.manifest.Tablespaces = append(a.manifest.Tablespaces, repo.Tablespace{OID: t.OID, Location: t.Location})
+		}
+	}
+	a.opts.Logger.Info("backup began", "cluster", a.opts.Cluster, "backup", a.manifest.BackupID, "startLsn", a.manifest.StartLSN)
+}
+
+// report gives progress once a second until stopped.
+func (a *attempt) report(s *dbcore.BaseBackupStream) (stop func()) {
+	var total int64
+	for _, t := range s.Tablespaces {
+		total += t.SizeKB << 10
+	}
+	show := func() { a.opts.Progress(Progress{Phase: "copy", Done: a.writer.Stats().SourceBytes, Total: total}) }
+	show()
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				show()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// archive stores one archive of the stream.
+func (a *attempt) archive(ctx context.Context, ar dbcore.Archive, s *dbcore.BaseBackupStream) error {
+	if ar.Manifest {
+		a.manifest.ServerManifest = true
+		return a.file(ctx, repo.Entry{Path: manifestFile, Mode: 0o600, ModTime: a.started}, s)
+	}
+	prefix := ""
+	if ar.TablespacePath != "" {
+		prefix = "pg_tblspc/" + strings.TrimSuffix(ar.Name, ".tar")
+		if err := a.writer.Add(repo.Entry{Path: prefix, Type: repo.TypeDir, Mode: 0o700, ModTime: a.started}); err != nil {
+			return err
+		}
+	}
+	tr := tar.NewReader(s)
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := a.member(ctx, prefix, h, tr); err != nil {
+			return err
+		}
+	}
+}
+
+// member stores one member of a tar file. Symbolic links are those of tablespaces, whose content comes in archives of
+// their own, or of a pg_wal that lies elsewhere: neither is for the place of a restore.
+func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io.Reader) error {
+	name := path.Join(prefix, path.Clean(h.Name))
+	if name == "." || !fs.ValidPath(name) {
+		if name == "." {
+			return nil
+		}
+		return fmt.Errorf("the server sent a file named %q", h.Name)
+	}
+	e := repo.Entry{Path: name, Mode: fs.FileMode(h.Mode).Perm(), ModTime: h.ModTime}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		e.Type = repo.TypeDir
+		return a.directory(e, prefix)
+	case tar.TypeSymlink:
+		if strings.HasPrefix(name, "pg_tblspc/") {
+			return nil
+		}
+		e.Type = repo.TypeDir
+		return a.writer.Add(e)
+	case tar.TypeReg:
+		if name != controlFile {
+			return a.file(ctx, e, r)
+		}
+		var content bytes.Buffer
+		if err := a.file(ctx, e, io.TeeReader(r, &content)); err != nil {
+			return err
+		}
+		var err error
+		if a.control, err = pg.ParseControlFile(content.Bytes()); err != nil {
+			return fmt.Errorf("read %s: %w", controlFile, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("the server sent %s as an entry of type %q", h.Name, h.Typeflag)
+}
+
+// directory records a directory; that of a tablespace is recorded already.
+func (a *attempt) directory(e repo.Entry, prefix string) error {
+	if e.Path == prefix {
+		return nil
+	}
+	return a.writer.Add(e)
+}
+
+func (a *attempt) file(ctx context.Context, e repo.Entry, r io.Reader) error {
+	fw, err := a.writer.File(ctx, e)
+	if err != nil {
+		return err
+	}
+	if _, err := fw.ReadFrom(r); err != nil {
+		return err
+	}
+	return fw.Close()
+}
+
+// complete checks that nothing that makes the files a backup is missing.
+func (a *attempt) complete() error {
+	m := a.manifest
+	m.StopLSN = pg.LSN(a.stop.LSN)
+	switch {
+	case a.control == nil:
+		return fmt.Errorf("the server sent no %s", controlFile)
+	case a.control.SystemID != m.SystemID:
+		return fmt.Errorf("%s is of system %d, the server said %d", controlFile, a.control.SystemID, m.SystemID)
+	case pg.Timeline(a.stop.Timeline) != m.Timeline:
+		return fmt.Errorf("the server changed from timeline %d to %d during the backup: take a new one", m.Timeline, a.stop.Timeline)
+	case m.StopLSN <= m.StartLSN:
+		return fmt.Errorf("the backup ends at %v, before its start at %v", m.StopLSN, m.StartLSN)
+	}
+	c := a.control
+	m.MaxConnections, m.MaxWorkerProcesses = int32(c.MaxConnections), int32(c.MaxWorkerProcesses)
+	m.MaxWALSenders, m.MaxPreparedXacts = int32(c.MaxWALSenders), int32(c.MaxPreparedXacts)
+	m.MaxLocksPerXact = int32(c.MaxLocksPerXact)
+	return nil
+}

@@ -1,0 +1,210 @@
+package basebackup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"lifeboat/dbcore"
+	"lifeboat/internal/pg"
+	"lifeboat/internal/repo"
+)
+
+// Options say what to back up and how.
+type Options struct {
+	Repo    *repo.Repository
+	Cluster string
+	// Server is the protected server. Its role needs REPLICATION, and pg_hba.conf a line for "replication".
+	Server dbcore.Config
+	// WorkflowID owns the lease and is recorded in the manifest: the next attempt of the same workflow takes over at
+	// once. Required.
+	WorkflowID string
+	// Host and Program are recorded for people.
+	Host, Program string
+	Compression   repo.Compression
+	// Workers hash and compress; 0 is one for each CPU.
+	Workers int
+	// WALTimeout is how long to wait, without any progress, for the backup's WAL to reach the repository; 0 is 60 s.
+	WALTimeout time.Duration
+	// CheckpointEvery is for WriterOptions; 0 is its default.
+	CheckpointEvery time.Duration
+	Logger          *slog.Logger // nil discards
+	Progress        func(Progress)
+}
+
+// Progress tells how far a backup is. Bytes are plain bytes read from the server.
+type Progress struct {
+	Phase       string // checkpoint, copy, wal, publish
+	Done, Total int64  // Total is the server's estimate, 0 while unknown
+	Waiting     string // what is awaited
+}
+
+// leaseTTL is how long a silent backup keeps others out.
+const leaseTTL = time.Minute
+
+// Take takes one full backup and returns its manifest when it is visible. It may be called again after any failure.
+func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(Progress) {}
+	}
+	if opts.WALTimeout <= 0 {
+		opts.WALTimeout = time.Minute
+	}
+	srv, err := inspect(ctx, opts.Server)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", opts.Cluster, err)
+	}
+	if err := opts.Repo.ClaimIdentity(ctx, opts.Cluster, srv.identity()); err != nil {
+		return nil, err
+	}
+	lease, err := opts.Repo.AcquireLease(ctx, opts.Cluster, "backup", opts.WorkflowID, opts.Host, leaseTTL)
+	if err != nil {
+		return nil, err
+	}
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	stop := keepLease(ctx, lease, lost)
+	m, err := (&attempt{opts: opts, server: srv, lease: lease}).run(ctx)
+	stop()
+	// The lease is given back also when ctx is over: the next run should not have to wait for it to expire.
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if rerr := lease.Release(release); rerr != nil && !errors.Is(rerr, repo.ErrLeaseLost) {
+		opts.Logger.Warn("the backup lease was not released; it expires by itself", "cluster", opts.Cluster, "error", rerr)
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, repo.ErrLeaseLost) {
+			err = cause
+		}
+		return nil, fmt.Errorf("back up %s: %w", opts.Cluster, err)
+	}
+	return m, nil
+}
+
+// keepLease renews until stopped, and ends the work when the lease is lost or could not be renewed in time.
+func keepLease(ctx context.Context, lease *repo.Lease, lost context.CancelCauseFunc) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		renewed := time.Now()
+		tick := time.NewTicker(leaseTTL / 4)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			switch err := lease.Renew(ctx, leaseTTL); {
+			case err == nil:
+				renewed = time.Now()
+			case errors.Is(err, repo.ErrLeaseLost):
+				lost(err)
+			case time.Since(renewed) > leaseTTL:
+				lost(fmt.Errorf("%w: it could not be renewed for %v: %w", repo.ErrLeaseLost, leaseTTL, err))
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// attempt is one backup in the making.
+type attempt struct {
+	opts   Options
+	server *serverFacts
+	lease  *repo.Lease
+	writer *repo.Writer
+
+	started  time.Time
+	manifest *repo.Manifest
+	control  *pg.ControlData
+	stop     dbcore.StopPosition
+}
+
+func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
+	a.started = time.Now().UTC()
+	id := repo.NewBackupID(a.started, repo.Full)
+	bases, earlier, err := a.baselines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	intent := repo.Intent{BackupID: id, Type: string(repo.Full), WorkflowID: a.opts.WorkflowID, Host: a.opts.Host, StartedAt: a.started}
+	if err := a.opts.Repo.PutIntent(ctx, a.opts.Cluster, intent); err != nil {
+		return nil, err
+	}
+	a.writer, err = a.opts.Repo.NewWriter(ctx, repo.WriterOptions{Cluster: a.opts.Cluster, BackupID: id,
+		Compression: a.opts.Compression, Workers: a.opts.Workers, Baselines: bases, CheckpointEvery: a.opts.CheckpointEvery})
+	if err != nil {
+		return nil, err
+	}
+	defer a.writer.Close()
+	a.manifest = &repo.Manifest{Cluster: a.opts.Cluster, BackupID: id, Type: repo.Full, WorkflowID: a.opts.WorkflowID,
+		Program: a.opts.Program, StartedAt: a.started}
+	a.server.describe(a.manifest)
+	if err := a.stream(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.waitForWAL(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.publish(ctx); err != nil {
+		return nil, err
+	}
+	for _, old := range append(earlier, id) {
+		if err := a.opts.Repo.DropIntent(ctx, a.opts.Cluster, old); err != nil {
+			a.opts.Logger.Warn("an intent was left behind; it does no harm", "backup", old, "error", err)
+		}
+	}
+	return a.manifest, nil
+}
+
+// baselines offers what earlier attempts stored before they died. This attempt holds the lease, so none of them can
+// finish; the intents of its own workflow are its to remove afterwards.
+func (a *attempt) baselines(ctx context.Context) (bases []repo.Baseline, own []string, err error) {
+	intents, err := a.opts.Repo.Intents(ctx, a.opts.Cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	const most = 4 // the newest few; each costs memory
+	for i := len(intents) - 1; i >= 0; i-- {
+		in := intents[i]
+		if in.WorkflowID == a.opts.WorkflowID {
+			own = append(own, in.BackupID)
+		}
+		if len(bases) == most {
+			continue
+		}
+		base, err := a.opts.Repo.ResumeBaseline(ctx, a.opts.Cluster, in.BackupID)
+		if err != nil {
+			return nil, nil, err
+		}
+		bases = append(bases, base)
+	}
+	return bases, own, nil
+}
+
+// publish makes the backup visible, if this attempt still holds the lease.
+func (a *attempt) publish(ctx context.Context) error {
+	a.opts.Progress(Progress{Phase: "publish"})
+	table, err := a.writer.Finish()
+	if err != nil {
+		return err
+	}
+	s, m := a.writer.Stats(), a.manifest
+	m.Table = table
+	m.SourceBytes, m.ChangedBytes, m.StoredBytes = s.SourceBytes, s.ChangedBytes, s.StoredBytes
+	m.Chunks, m.NewChunks, m.Files = s.Chunks, s.NewChunks, s.Files
+	m.FinishedAt = time.Now().UTC()
+	m.Seconds = m.FinishedAt.Sub(m.StartedAt).Seconds()
+	if err := a.lease.Check(ctx); err != nil {
+		return err
+	}
+	return a.opts.Repo.PutManifest(ctx, m)
+}

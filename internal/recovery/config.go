@@ -1,0 +1,109 @@
+package recovery
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"lifeboat/internal/pg"
+)
+
+// privateHBA is used while this package runs the server: its socket stands in a directory that only the owner enters.
+const privateHBA = "lifeboat_private_hba.conf"
+
+// configure lays the configuration: a minimal one of our own that starts (R4) and makes the server nobody's successor
+// (R2). The source's own files stand beside it with sourceSuffix.
+func (l *layer) configure() error {
+	files := map[string]string{
+		"postgresql.conf":      l.plan.serverConfig(l.opts.FetchCommand),
+		"postgresql.auto.conf": "# Settings of ALTER SYSTEM. Those of the source are in postgresql.auto.conf" + sourceSuffix + ".\n",
+		"pg_hba.conf": "# Laid by Lifeboat; the source's is pg_hba.conf" + sourceSuffix + ".\n" +
+			"local all all peer\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n",
+		"pg_ident.conf": "# Laid by Lifeboat; the source's is pg_ident.conf" + sourceSuffix + ".\n",
+		privateHBA: "# Used while Lifeboat runs this server: only its own user can enter the directory of the socket.\n" +
+			"local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
+		"recovery.signal": "",
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := writeDurably(l.path(name), []byte(files[name]), 0o600, l.owner); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// serverConfig is the postgresql.conf of a restored server.
+func (p *Plan) serverConfig(fetch []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Laid by Lifeboat: cluster %s, backup %s, plan %s.\n", p.Cluster, p.BackupID, p.Hash)
+	b.WriteString("# A minimal configuration that starts. The source's own stands beside it: postgresql.conf" + sourceSuffix + "\n\n")
+	set := func(name, value string) { fmt.Fprintf(&b, "%s = %s\n", name, quoteSetting(value)) }
+	b.WriteString("# This server is nobody's successor: it does not archive, connect out, or run jobs.\n")
+	set("listen_addresses", "127.0.0.1")
+	set("archive_mode", "off")
+	set("primary_conninfo", "")
+	set("max_logical_replication_workers", "0") // subscriptions
+	set("shared_preload_libraries", "")         // job runners
+	set("session_preload_libraries", "")
+	b.WriteString("\n# At least what the WAL asks for.\n")
+	set("hot_standby", "on")
+	for _, name := range slices.Sorted(maps.Keys(p.Settings)) {
+		set(name, fmt.Sprint(p.Settings[name]))
+	}
+	b.WriteString("\n# Recovery, by the plan.\n")
+	set("restore_command", p.restoreCommand(fetch))
+	for _, kv := range p.recoverySettings() {
+		set(kv[0], kv[1])
+	}
+	return b.String()
+}
+
+// recoverySettings are built from the plan's values, never passed through (R4).
+func (p *Plan) recoverySettings() [][2]string {
+	inclusive := "on"
+	if p.Target.Exclusive {
+		inclusive = "off"
+	}
+	settings := [][2]string{
+		{"recovery_target_timeline", fmt.Sprint(p.Timeline)},
+		{"recovery_target_action", string(p.Action)},
+	}
+	switch p.Target.Kind {
+	case Immediate:
+		settings = append(settings, [2]string{"recovery_target", "immediate"})
+	case Time:
+		g, _ := p.Target.parse() // it was parsed when the plan was made
+		settings = append(settings, [2]string{"recovery_target_time", pg.FormatRecoveryTime(g.time)})
+	case Name:
+		settings = append(settings, [2]string{"recovery_target_name", p.Target.Value})
+	case Latest:
+		// The frontier of the plan, to the record: more WAL may come while the restore runs (R3).
+		settings = append(settings, [2]string{"recovery_target_lsn", p.Stop.At.String()})
+	case LSN:
+		settings = append(settings, [2]string{"recovery_target_lsn", p.Target.Value})
+	case XID:
+		settings = append(settings, [2]string{"recovery_target_xid", p.Target.Value})
+	}
+	return append(settings, [2]string{"recovery_target_inclusive", inclusive})
+}
+
+func (p *Plan) restoreCommand(fetch []string) string {
+	var b strings.Builder
+	for _, arg := range fetch {
+		b.WriteString(quoteShell(arg) + " ")
+	}
+	fmt.Fprintf(&b, `wal-fetch %%f "%%p" --cluster %s --need %s`, quoteShell(p.Cluster), quoteShell(p.Need))
+	return b.String()
+}
+
+// quoteShell quotes an argument for the shell, and for PostgreSQL, to which a percent sign means something.
+func quoteShell(s string) string {
+	s = strings.ReplaceAll(s, "%", "%%")
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// quoteSetting quotes a value for postgresql.conf (config-setting, "Parameter Names and Values").
+func quoteSetting(s string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(s) + "'"
+}

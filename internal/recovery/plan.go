@@ -1,0 +1,328 @@
+package recovery
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"lifeboat/internal/pg"
+	"lifeboat/internal/repo"
+	"lifeboat/internal/wal"
+	"lifeboat/internal/wal/walrecord"
+)
+
+// Plan says what a restore will do, and what the server will then have reached. It is made once, may be printed, and
+// its hash names it: approvals and resumed attempts are bound to the hash.
+type Plan struct {
+	Format     int    `json:"format"` // 1
+	Hash       string `json:"hash"`   // SHA-256 of all else, in hexadecimal
+	Cluster    string `json:"cluster"`
+	Repository string `json:"repository"` // URL without secrets, for people
+	TargetDir  string `json:"targetDir"`
+
+	BackupID         string      `json:"backupId"`
+	BackupFinishedAt time.Time   `json:"backupFinishedAt"`
+	SystemID         pg.SystemID `json:"systemIdentifier"`
+	PostgresMajor    int         `json:"postgresMajor"`
+	Superuser        string      `json:"superuser"`
+	StartLSN         pg.LSN      `json:"startLsn"`
+	StopLSN          pg.LSN      `json:"stopLsn"` // of the backup: consistent from here on
+
+	Target Target `json:"target"`
+	// Timeline is written as a number, so that recovery can follow no other (R2).
+	Timeline pg.Timeline `json:"timeline"`
+	Action   Action      `json:"action"`
+	Stop     Stop        `json:"stop"`
+
+	// Need lists the WAL files that replay cannot do without; WALSegments and WALBytes count them.
+	Need        string `json:"need"`
+	WALSegments int64  `json:"walSegments"`
+	WALBytes    int64  `json:"walBytes"`
+	// Frontier is the end of the gap-free WAL when the plan was made.
+	Frontier pg.LSN `json:"frontier"`
+
+	Files int64 `json:"files"` // entries of the backup
+	Bytes int64 `json:"bytes"` // of plain content to lay
+
+	// Settings that the server needs at least as high as the source had them (R4).
+	Settings map[string]int32 `json:"settings"`
+	// Warnings are for the person who reads the plan.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// PlanOptions say what is wanted.
+type PlanOptions struct {
+	Repo      *repo.Repository
+	Cluster   string
+	TargetDir string
+	// Backup restores from this one only; "" is the newest from which the target can be reached.
+	Backup string
+	Target Target
+	// Timeline is the branch to follow; 0 is the one that the protected cluster is on.
+	Timeline pg.Timeline
+	Action   Action
+}
+
+// MakePlan plans a restore. It reads the repository and looks at the target directory, and changes nothing. A target
+// that cannot be reached, or a place that may not be written, is *RefusedError.
+func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
+	g, err := opts.Target.parse()
+	if err != nil {
+		return nil, refuse("", "%v", err)
+	}
+	if opts.Action, err = opts.Action.check(); err != nil {
+		return nil, refuse("", "%v", err)
+	}
+	if err := checkTargetDir(opts.TargetDir); err != nil {
+		return nil, err
+	}
+	manifests, err := candidates(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	inv, err := wal.List(ctx, opts.Repo, opts.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	tli := opts.Timeline
+	if tli == 0 {
+		tli = max(inv.Newest(), manifests[len(manifests)-1].Timeline)
+	}
+	history, err := inv.History(tli)
+	if err != nil {
+		return nil, refuse("`lifeboat wal-status` lists the timelines", "%v", err)
+	}
+	if g.Kind == Time && opts.Timeline == 0 {
+		if err := refuseAmbiguous(ctx, opts, inv, history, g); err != nil {
+			return nil, err
+		}
+	}
+	m, path, stop, err := choose(ctx, opts.Repo, manifests, inv, history, g)
+	if err != nil {
+		return nil, err
+	}
+	return fill(ctx, opts, g, m, path, stop)
+}
+
+// candidates are the backups to consider, oldest first; there is at least one.
+func candidates(ctx context.Context, opts PlanOptions) ([]*repo.Manifest, error) {
+	if opts.Backup != "" {
+		m, err := opts.Repo.Manifest(ctx, opts.Cluster, opts.Backup)
+		if errors.Is(err, repo.ErrNoBackup) {
+			return nil, refuse("", "%v", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []*repo.Manifest{m}, nil
+	}
+	all, err := opts.Repo.Manifests(ctx, opts.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, refuse("take one with `lifeboat backup "+opts.Cluster+"`", "cluster %s has no backup in %s", opts.Cluster, opts.Repo)
+	}
+	return all, nil
+}
+
+// choose takes the newest backup from which the target can be reached, and tells why none can.
+func choose(ctx context.Context, r *repo.Repository, manifests []*repo.Manifest, inv *wal.Inventory, h pg.History, g goal,
+) (*repo.Manifest, *walPath, *Stop, error) {
+	var reasons []string
+	cache := map[string]*walrecord.Facts{}
+	for i := len(manifests) - 1; i >= 0; i-- {
+		m := manifests[i]
+		why := ""
+		path := newWALPath(r, inv, h, m.StartLSN, cache)
+		switch {
+		case !h.Contains(m.Timeline, m.StopLSN):
+			why = fmt.Sprintf("it is on timeline %d at %v, which is not on the way to timeline %d", m.Timeline, m.StopLSN, h.Timeline)
+		case path.frontier < m.StopLSN:
+			why = fmt.Sprintf("its WAL is not complete: it needs WAL to %v, the gap-free WAL ends at %v", m.StopLSN, path.frontier)
+		default:
+			stop, err := path.find(ctx, g, m.StopLSN)
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			if stop != nil && stop.ReplayedTo >= m.StopLSN {
+				return m, path, stop, nil
+			}
+			if why, err = explain(ctx, path, g, m, stop); err != nil {
+				return nil, nil, nil, err
+			}
+		}
+		reasons = append(reasons, "backup "+m.BackupID+": "+why)
+		const most = 5
+		if len(reasons) == most && i > 0 {
+			reasons = append(reasons, fmt.Sprintf("and %d older ones likewise or worse", i))
+			// Older backups are looked at all the same; only the message is kept short.
+		}
+	}
+	if len(reasons) > 6 {
+		reasons = reasons[:6]
+	}
+	return nil, nil, nil, refuse("`lifeboat backups` and `lifeboat wal-status` show what can be restored",
+		"target %s on timeline %d cannot be reached: %s", g.Target, h.Timeline, strings.Join(reasons, "; "))
+}
+
+// explain says why a path does not reach a goal.
+func explain(ctx context.Context, p *walPath, g goal, m *repo.Manifest, stop *Stop) (string, error) {
+	if stop != nil {
+		return fmt.Sprintf("the target lies before it was consistent (replay would stop at %v, it is consistent from %v)",
+			stop.ReplayedTo, m.StopLSN), nil
+	}
+	newest := "none"
+	err := p.each(ctx, func(s stretch) (bool, error) {
+		for _, t := range []*walrecord.Transaction{crossing(s.crossing), s.facts.Last} {
+			if t != nil {
+				newest = t.Time.String()
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return "", err
+	}
+	if g.Kind == Time {
+		return fmt.Sprintf("the gap-free WAL ends at %v and holds no transaction later than the target, so PostgreSQL could not know that "+
+			"it was reached; its newest transaction ended at %s: restore to latest, or wait until later WAL is archived", p.frontier, newest), nil
+	}
+	return fmt.Sprintf("the gap-free WAL, which ends at %v (newest transaction: %s), does not hold the target", p.frontier, newest), nil
+}
+
+// fill completes a plan: what is needed, what to lay, what to refuse.
+func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path *walPath, stop *Stop) (*Plan, error) {
+	p := &Plan{Format: 1, Cluster: opts.Cluster, Repository: opts.Repo.String(), TargetDir: filepath.Clean(opts.TargetDir),
+		BackupID: m.BackupID, BackupFinishedAt: m.FinishedAt, SystemID: m.SystemID, PostgresMajor: m.PostgresMajor,
+		Superuser: m.Superuser, StartLSN: m.StartLSN, StopLSN: m.StopLSN, Target: g.Target, Timeline: path.history.Timeline,
+		Action: opts.Action, Stop: *stop, Frontier: path.frontier, Files: m.Table.Files, Bytes: m.SourceBytes,
+		Settings: map[string]int32{
+			"max_connections": m.MaxConnections, "max_worker_processes": m.MaxWorkerProcesses, "max_wal_senders": m.MaxWALSenders,
+			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
+		}}
+	if err := p.walkNeeded(ctx, path); err != nil {
+		return nil, err
+	}
+	p.Hash = p.hash()
+	return p, nil
+}
+
+// walkNeeded lists the needed WAL, raises settings to what it records, and refuses a tablespace whose path is taken on
+// this host: replay would create it there (R1).
+func (p *Plan) walkNeeded(ctx context.Context, path *walPath) error {
+	var need wal.Need
+	size := path.inv.SegmentSize
+	last := uint64(p.Stop.NeedTo-1) / uint64(size)
+	err := path.each(ctx, func(s stretch) (bool, error) {
+		name := path.name(s.number)
+		if n := len(need); n > 0 && need[n-1].Last[:8] == name[:8] {
+			need[n-1].Last = name
+		} else {
+			need = append(need, wal.NeedRange{First: name, Last: name})
+		}
+		p.WALSegments++
+		for _, c := range s.facts.ParameterChanges {
+			p.raise(c)
+		}
+		for _, t := range s.facts.Tablespaces {
+			if t.LSN < p.Stop.At {
+				if err := refuseTakenPath(t); err != nil {
+					return false, err
+				}
+			}
+		}
+		return s.number >= last, nil
+	})
+	p.Need, p.WALBytes = need.String(), p.WALSegments*int64(size)
+	return err
+}
+
+func (p *Plan) raise(c walrecord.ParameterChange) {
+	for name, v := range map[string]int32{
+		"max_connections": c.MaxConnections, "max_worker_processes": c.MaxWorkerProcesses, "max_wal_senders": c.MaxWALSenders,
+		"max_prepared_transactions": c.MaxPreparedXacts, "max_locks_per_transaction": c.MaxLocksPerXact,
+	} {
+		p.Settings[name] = max(p.Settings[name], v)
+	}
+}
+
+func refuseTakenPath(t walrecord.TablespaceCreation) error {
+	if _, err := os.Lstat(t.Path); !errors.Is(err, os.ErrNotExist) {
+		return refuse("restore on another host, or from a backup that was taken after that",
+			"the WAL to be replayed creates a tablespace at %s, and that path exists on this host", t.Path)
+	}
+	return nil
+}
+
+// hash is SHA-256 over the plan's JSON without its hash; encoding/json sorts map keys, so equal plans hash equally.
+func (p *Plan) hash() string {
+	c := *p
+	c.Hash = ""
+	data, err := json.Marshal(&c)
+	if err != nil {
+		return "" // cannot happen: the type holds nothing that does not encode
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// Check tells whether the plan is one that this program made and nobody changed.
+func (p *Plan) Check() error {
+	if p.Format != 1 {
+		return fmt.Errorf("plan has format %d, this program knows format 1", p.Format)
+	}
+	if p.Hash == "" || p.Hash != p.hash() {
+		return errors.New("the plan's hash does not match its content: it was changed after it was made")
+	}
+	return nil
+}
+
+// Summary is the plan in a few lines, for people.
+func (p *Plan) Summary() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "restore %s to %s, from backup %s (finished %s)\n", p.Cluster, p.Target, p.BackupID, p.BackupFinishedAt.Format(time.RFC3339))
+	fmt.Fprintf(&b, "into %s: %d entries, %d bytes\n", p.TargetDir, p.Files, p.Bytes)
+	fmt.Fprintf(&b, "replay %d WAL segments (%d bytes) on timeline %d, from %v to %v, then %s\n",
+		p.WALSegments, p.WALBytes, p.Timeline, p.StartLSN, p.Stop.ReplayedTo, p.Action)
+	if t := p.Stop.LastCommit; t != nil {
+		fmt.Fprintf(&b, "last transaction kept: xid %d, committed %s\n", t.XID, t.Time)
+	}
+	if t := p.Stop.FirstLost; t != nil {
+		fmt.Fprintf(&b, "first transaction lost: xid %d, committed %s\n", t.XID, t.Time)
+	}
+	for _, w := range p.Warnings {
+		fmt.Fprintf(&b, "warning: %s\n", w)
+	}
+	fmt.Fprintf(&b, "plan hash %s\n", p.Hash)
+	return b.String()
+}
+
+// refuseAmbiguous refuses a time that lies on two branches, unless one is named (R2): after a promotion the old
+// timeline may hold later transactions of its own that the new one never had.
+func refuseAmbiguous(ctx context.Context, opts PlanOptions, inv *wal.Inventory, h pg.History, g goal) error {
+	for _, s := range h.Ancestors() {
+		t := inv.Timeline(s.Timeline)
+		if t == nil || s.End == 0 || len(t.Runs) == 0 || t.Runs[len(t.Runs)-1].Last <= uint64(s.End)/uint64(inv.SegmentSize) {
+			continue
+		}
+		// The ancestor has whole segments beyond the point where it was left: its owner went on writing to it.
+		beyond := pg.Segment{Timeline: s.Timeline, Number: uint64(s.End)/uint64(inv.SegmentSize) + 1}
+		f, err := wal.Facts(ctx, opts.Repo, opts.Cluster, beyond.Name(inv.SegmentSize))
+		if err != nil {
+			return err
+		}
+		if f.First != nil && !pg.TimestampOf(g.time).Time().Before(f.First.Time.Time()) {
+			return refuse(fmt.Sprintf("name one: --timeline %d or --timeline %d", s.Timeline, h.Timeline),
+				"time %s lies on two branches: timeline %d went on after timeline %d left it at %v", g.Value, s.Timeline, h.Timeline, s.End)
+		}
+	}
+	return nil
+}

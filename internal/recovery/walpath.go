@@ -1,0 +1,149 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"lifeboat/internal/pg"
+	"lifeboat/internal/repo"
+	"lifeboat/internal/wal"
+	"lifeboat/internal/wal/walrecord"
+)
+
+// walPath is the WAL along one history, from a backup's start to the frontier.
+type walPath struct {
+	repo     *repo.Repository
+	inv      *wal.Inventory
+	history  pg.History
+	first    uint64 // segment number of the backup's start
+	end      uint64 // first segment number that the repository does not have
+	frontier pg.LSN
+	cache    map[string]*walrecord.Facts // shared between candidates
+}
+
+// maxCachedFacts bounds the memory of a plan: facts take up to some 20 KiB each.
+const maxCachedFacts = 4096
+
+func newWALPath(r *repo.Repository, inv *wal.Inventory, h pg.History, from pg.LSN, cache map[string]*walrecord.Facts) *walPath {
+	p := &walPath{repo: r, inv: inv, history: h, first: uint64(from) / uint64(inv.SegmentSize), cache: cache}
+	p.frontier = inv.Frontier(h, from)
+	p.end = uint64(p.frontier) / uint64(inv.SegmentSize)
+	return p
+}
+
+// name is the file that recovery reads for segment n.
+func (p *walPath) name(n uint64) string {
+	seg, _ := p.inv.File(p.history, n)
+	return seg.Name(p.inv.SegmentSize)
+}
+
+func (p *walPath) facts(ctx context.Context, n uint64) (*walrecord.Facts, error) {
+	name := p.name(n)
+	if f, ok := p.cache[name]; ok {
+		return f, nil
+	}
+	f, err := wal.Facts(ctx, p.repo, p.inv.Cluster, name)
+	if err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	if len(p.cache) < maxCachedFacts {
+		p.cache[name] = f
+	}
+	return f, nil
+}
+
+// stretch is what each is told: a segment, what is in it, and the record that ends in it but began before it.
+type stretch struct {
+	number   uint64
+	facts    *walrecord.Facts
+	crossing *walrecord.Event
+	// begin is where a reader must start to see the crossing record and all that follow.
+	begin pg.LSN
+}
+
+// each walks the segments from the backup's start to the frontier, in order, until visit says that it has enough.
+func (p *walPath) each(ctx context.Context, visit func(s stretch) (enough bool, err error)) error {
+	var tail *walrecord.Tail
+	var heads []*walrecord.Head
+	for n := p.first; n < p.end; n++ {
+		f, err := p.facts(ctx, n)
+		if err != nil {
+			return err
+		}
+		s := stretch{number: n, facts: f, begin: f.StartLSN}
+		if tail != nil {
+			s.begin = tail.LSN
+			heads = append(heads, f.Head)
+			if f.Covers() {
+				continue
+			}
+			ev, err := walrecord.Join(tail, heads...)
+			switch {
+			case err == nil:
+				s.crossing = &ev
+			case !errors.Is(err, walrecord.ErrOverwritten):
+				return refuse("run `lifeboat verify` on the archive", "WAL segment %s does not continue the one before it: %v", p.name(n), err)
+			}
+		}
+		enough, err := visit(s)
+		if err != nil || enough {
+			return err
+		}
+		tail, heads = f.Tail, nil
+		if tail == nil && !f.Complete() && n+1 < p.end {
+			return refuse("the archive is damaged there", "WAL ends inside segment %s, at %v, though segments follow it", p.name(n), f.Stop)
+		}
+	}
+	return nil
+}
+
+// latest is the transaction of the latest time among those that end in the stretch; nil if none does.
+func (s *stretch) latest() (t *walrecord.Transaction) {
+	t = s.facts.Latest
+	if s.crossing != nil && s.crossing.Transaction != nil && (t == nil || s.crossing.Transaction.Time > t.Time) {
+		t = s.crossing.Transaction
+	}
+	return t
+}
+
+// scan reads records from a position on, in order, until visit says that it has enough or WAL ends.
+func (p *walPath) scan(ctx context.Context, from pg.LSN, visit func(rec *walrecord.Record, ev *walrecord.Event) (enough bool)) error {
+	r, err := walrecord.NewReader(walrecord.Options{
+		Open: p.open, SegmentSize: p.inv.SegmentSize, Start: from, SystemID: p.inv.Identity.SystemID,
+	})
+	if err != nil {
+		return fmt.Errorf("plan: %w", err)
+	}
+	defer r.Close()
+	for {
+		rec, err := r.Next(ctx)
+		var end *walrecord.EndOfWAL
+		if errors.As(err, &end) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("plan: read WAL: %w", err)
+		}
+		ev, err := walrecord.Decode(&rec)
+		if err != nil {
+			return fmt.Errorf("plan: read WAL: %w", err)
+		}
+		if visit(&rec, &ev) {
+			return nil
+		}
+	}
+}
+
+func (p *walPath) open(ctx context.Context, n uint64) (pg.Timeline, io.ReadCloser, error) {
+	if n >= p.end {
+		return 0, nil, walrecord.ErrNoSegment
+	}
+	seg, _ := p.inv.File(p.history, n)
+	w, err := p.repo.OpenWAL(ctx, p.inv.Cluster, seg.Name(p.inv.SegmentSize))
+	if err != nil {
+		return 0, nil, err
+	}
+	return seg.Timeline, w, nil
+}

@@ -1,0 +1,189 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"lifeboat/internal/blob"
+)
+
+// Intent announces a backup before anything is stored for it (R12), so that a sweeper knows that packs without a
+// manifest belong to somebody.
+type Intent struct {
+	BackupID   string    `json:"backupId"`
+	Type       string    `json:"type"`
+	ParentID   string    `json:"parentId,omitempty"`
+	WorkflowID string    `json:"workflowId,omitempty"` // of the run that may take over what this attempt stored
+	Host       string    `json:"host"`
+	StartedAt  time.Time `json:"startedAt"`
+	Epoch      int64     `json:"epoch"` // of the cluster's sweeper; 0 until one has run
+}
+
+// PutIntent announces a backup. It must be durable before the first pack. An intent of its name is an error: each
+// attempt is a backup of its own (R6).
+func (r *Repository) PutIntent(ctx context.Context, cluster string, in Intent) error {
+	if err := errors.Join(CheckName(cluster), CheckBackupID(in.BackupID)); err != nil {
+		return err
+	}
+	key := intentKey(cluster, in.BackupID)
+	sealed, err := r.sealJSON(KindDocument, key, in)
+	if err != nil {
+		return err
+	}
+	if err := r.putSealed(ctx, key, sealed); err != nil {
+		return fmt.Errorf("announce backup %s: %w", in.BackupID, err)
+	}
+	return nil
+}
+
+// Intents lists the backups that are being written, or whose writer died, oldest first.
+func (r *Repository) Intents(ctx context.Context, cluster string) ([]Intent, error) {
+	var out []Intent
+	for info, err := range r.store.List(ctx, intentPrefix(cluster), "") {
+		if err != nil {
+			return nil, fmt.Errorf("list intents: %w", err)
+		}
+		if !strings.HasSuffix(info.Key, "/intent") {
+			continue
+		}
+		var in Intent
+		err := r.readJSON(ctx, KindDocument, info.Key, &in)
+		if errors.Is(err, blob.ErrNotFound) {
+			continue // dropped meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, in)
+	}
+	return out, nil
+}
+
+// DropIntent removes a backup's intent and checkpoints, once its manifest is there or nobody will go on with it.
+func (r *Repository) DropIntent(ctx context.Context, cluster, backupID string) error {
+	var keys []string
+	for info, err := range r.store.List(ctx, intentPrefix(cluster)+backupID+"/", "") {
+		if err != nil {
+			return fmt.Errorf("drop the intent of backup %s: %w", backupID, err)
+		}
+		keys = append(keys, info.Key)
+	}
+	slices.Reverse(keys) // checkpoints sort after the intent, which goes last
+	for _, key := range keys {
+		if err := r.store.Delete(ctx, key); err != nil {
+			return fmt.Errorf("drop the intent of backup %s: %w", backupID, err)
+		}
+	}
+	return nil
+}
+
+// checkpoints writes what is finished as runs, until done is closed. A failed checkpoint costs only work later.
+func (w *Writer) checkpoints(done <-chan struct{}) {
+	tick := time.NewTicker(w.opts.CheckpointEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-w.ctx.Done():
+			return
+		case <-tick.C:
+			if err := w.checkpoint(); err != nil && w.ctx.Err() == nil {
+				w.stop(fmt.Errorf("write a checkpoint: %w", err))
+			}
+		}
+	}
+}
+
+// checkpoint makes all finished files durable and records them: first the entries are taken, then all packs are
+// flushed, then the run is written, so it never names what is not there.
+func (w *Writer) checkpoint() error {
+	w.mu.Lock()
+	entries := slices.Clone(w.entries[w.inRuns:])
+	w.mu.Unlock()
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := errors.Join(w.data.flush(), w.tree.flush()); err != nil {
+		return err
+	}
+	w.inRuns += len(entries)
+	sortEntries(entries)
+	key := runKey(w.opts.Cluster, w.opts.BackupID, w.runs)
+	w.runs++
+	comp, err := newCompressor(Zstd)
+	if err != nil {
+		return err
+	}
+	var plain []byte
+	err = encodePages(entries, func(_ string, page []byte) error {
+		plain = appendString(plain, string(page))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	sealed := w.repo.sealBytes(KindRun, key, plain, comp)
+	if err := w.repo.store.Put(w.ctx, key, bytes.NewReader(sealed), int64(len(sealed))); err != nil {
+		return fmt.Errorf("store %s: %w", key, err)
+	}
+	return nil
+}
+
+// runBaseline holds the entries of an attempt's checkpoints.
+type runBaseline map[string]Entry
+
+func (b runBaseline) Lookup(_ context.Context, path string) (Entry, bool, error) {
+	e, ok := b[path]
+	return e, ok, nil
+}
+
+// maxRunEntries bounds the memory of a taken-over attempt to some 100 MB; files beyond it are stored again.
+const maxRunEntries = 400_000
+
+// ResumeBaseline loads the checkpoints of an attempt that did not finish. Its content is known to be durable; R6 still
+// demands that everything is read and hashed again. Damaged checkpoints only save less.
+func (r *Repository) ResumeBaseline(ctx context.Context, cluster, backupID string) (Baseline, error) {
+	base := runBaseline{}
+	for info, err := range r.store.List(ctx, intentPrefix(cluster)+backupID+"/run-", "") {
+		if err != nil {
+			return nil, fmt.Errorf("list the checkpoints of backup %s: %w", backupID, err)
+		}
+		err := r.readRun(ctx, info.Key, base)
+		if err != nil && !unusable(err) {
+			return nil, err
+		}
+		if len(base) >= maxRunEntries {
+			break
+		}
+	}
+	return base, nil
+}
+
+func (r *Repository) readRun(ctx context.Context, key string, base runBaseline) error {
+	plain, err := r.readAll(ctx, KindRun, key)
+	if err != nil {
+		return err
+	}
+	c := &cursor{b: plain}
+	for len(c.b) > 0 && c.err == nil {
+		page := c.bytes(c.count(1))
+		entries, err := decodePage(page)
+		if err != nil {
+			return &DamageError{Key: key, Frame: 0, Reason: err.Error()}
+		}
+		for _, e := range entries {
+			base[e.Path] = e
+		}
+	}
+	if err := c.end(); err != nil && !errors.Is(err, io.EOF) {
+		return &DamageError{Key: key, Frame: 0, Reason: err.Error()}
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"lifeboat/internal/blob"
+)
+
+// Lease keeps two runs of one kind apart: the backups of a cluster, for example. Terms are numbered objects that are
+// created only if absent, so exactly one owner begins each term; the newest term is the lease, and its number is the
+// fencing token. An owner is a workflow, not a process: the next attempt of the same workflow takes over at once.
+//
+// A lease does not stop a stalled owner from writing (R12): whoever depends on being alone checks Check before and
+// after the write that counts.
+type Lease struct {
+	repo    *Repository
+	cluster string
+	name    string
+	term    leaseTerm
+}
+
+type leaseTerm struct {
+	Token   int64     `json:"token"`
+	Owner   string    `json:"owner"`
+	Host    string    `json:"host"`
+	Renewed time.Time `json:"renewed"`
+	Expires time.Time `json:"expires"`
+}
+
+// BusyError says that somebody else holds a lease.
+type BusyError struct {
+	Cluster, Name, Owner, Host string
+	Expires                    time.Time
+}
+
+// Error tells who holds it and until when.
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("%s of cluster %s is held by %s on %s until %s unless it is renewed: wait for it, or end that run",
+		e.Name, e.Cluster, e.Owner, e.Host, e.Expires.UTC().Format(time.RFC3339))
+}
+
+// ErrLeaseLost says that another owner has begun a later term.
+var ErrLeaseLost = errors.New("the lease was lost to another owner")
+
+// leaseSkew is how far clocks may differ: a lease is taken from a silent owner only that long after it expired.
+const leaseSkew = 30 * time.Second
+
+// AcquireLease begins a term for owner, good for ttl and renewed by Renew. It fails with *BusyError while another
+// owner's term runs.
+func (r *Repository) AcquireLease(ctx context.Context, cluster, name, owner, host string, ttl time.Duration) (*Lease, error) {
+	l := &Lease{repo: r, cluster: cluster, name: name}
+	newest, err := l.newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC()
+	if newest.Owner != owner && now.Before(newest.Expires.Add(leaseSkew)) && !newest.Expires.Equal(newest.Renewed) {
+		return nil, &BusyError{Cluster: cluster, Name: name, Owner: newest.Owner, Host: newest.Host, Expires: newest.Expires}
+	}
+	l.term = leaseTerm{Token: newest.Token + 1, Owner: owner, Host: host, Renewed: now, Expires: now.Add(ttl)}
+	sealed, err := r.sealJSON(KindDocument, l.key(), l.term)
+	if err != nil {
+		return nil, err
+	}
+	err = r.store.PutIfAbsent(ctx, l.key(), bytes.NewReader(sealed), int64(len(sealed)))
+	if errors.Is(err, blob.ErrExists) {
+		if won, rerr := l.newest(ctx); rerr == nil {
+			return nil, &BusyError{Cluster: cluster, Name: name, Owner: won.Owner, Host: won.Host, Expires: won.Expires}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("acquire the lease %s of cluster %s: %w", name, cluster, err)
+	}
+	l.dropOld(ctx)
+	return l, nil
+}
+
+func (l *Lease) key() string { return fmt.Sprintf("%s%012d", leasePrefix(l.cluster, l.name), l.term.Token) }
+
+// Token is the fencing token: it rises with every term.
+func (l *Lease) Token() int64 { return l.term.Token }
+
+func (l *Lease) newest(ctx context.Context) (leaseTerm, error) {
+	key := ""
+	for info, err := range l.repo.store.List(ctx, leasePrefix(l.cluster, l.name), "") {
+		if err != nil {
+			return leaseTerm{}, fmt.Errorf("read the lease %s of cluster %s: %w", l.name, l.cluster, err)
+		}
+		key = info.Key
+	}
+	if key == "" {
+		return leaseTerm{}, nil
+	}
+	var t leaseTerm
+	if err := l.repo.readJSON(ctx, KindDocument, key, &t); err != nil {
+		return leaseTerm{}, fmt.Errorf("read the lease %s of cluster %s: %w", l.name, l.cluster, err)
+	}
+	if n, err := strconv.ParseInt(key[strings.LastIndexByte(key, '/')+1:], 10, 64); err != nil || n != t.Token {
+		return leaseTerm{}, &DamageError{Key: key, Frame: 0, Reason: "its token is not its name"}
+	}
+	return t, nil
+}
+
+// Check fails with ErrLeaseLost if another term has begun.
+func (l *Lease) Check(ctx context.Context) error {
+	newest, err := l.newest(ctx)
+	if err != nil {
+		return err
+	}
+	if newest.Token != l.term.Token {
+		return fmt.Errorf("%s of cluster %s, term %d: %w: %s on %s holds term %d",
+			l.name, l.cluster, l.term.Token, ErrLeaseLost, newest.Owner, newest.Host, newest.Token)
+	}
+	return nil
+}
+
+// Renew extends the term to ttl from now. Only the owner of a term writes its object.
+func (l *Lease) Renew(ctx context.Context, ttl time.Duration) error {
+	if err := l.Check(ctx); err != nil {
+		return err
+	}
+	l.term.Renewed = time.Now().UTC()
+	l.term.Expires = l.term.Renewed.Add(ttl)
+	return l.put(ctx)
+}
+
+// Release ends the term: expiry equal to renewal says that nobody holds the lease.
+func (l *Lease) Release(ctx context.Context) error {
+	if err := l.Check(ctx); err != nil {
+		return err
+	}
+	l.term.Renewed = time.Now().UTC()
+	l.term.Expires = l.term.Renewed
+	return l.put(ctx)
+}
+
+func (l *Lease) put(ctx context.Context) error {
+	sealed, err := l.repo.sealJSON(KindDocument, l.key(), l.term)
+	if err != nil {
+		return err
+	}
+	if err := l.repo.store.Put(ctx, l.key(), bytes.NewReader(sealed), int64(len(sealed))); err != nil {
+		return fmt.Errorf("renew the lease %s of cluster %s: %w", l.name, l.cluster, err)
+	}
+	return nil
+}
+
+// dropOld removes terms long past. What it misses, the next owner removes.
+func (l *Lease) dropOld(ctx context.Context) {
+	for info, err := range l.repo.store.List(ctx, leasePrefix(l.cluster, l.name), "") {
+		if err != nil || info.Key >= l.key() {
+			return
+		}
+		if l.repo.store.Delete(ctx, info.Key) != nil {
+			return
+		}
+	}
+}
