@@ -34,7 +34,8 @@ type BaseBackupOptions struct {
 	FastCheckpoint bool
 	// Progress makes the server add up sizes first, so that Tablespaces tell them.
 	Progress bool
-	// TablespaceMap puts a tablespace_map file into base.tar in place of the symbolic links in pg_tblspc.
+	// TablespaceMap puts a tablespace_map file into base.tar in place of the symbolic links in pg_tblspc. Without
+	// tablespaces the file is empty. The names of those links end with a slash, as those of directories do.
 	TablespaceMap bool
 	// MaxRateKB bounds the transfer in kB/s, from 32 to 1048576; 0 is unbounded.
 	MaxRateKB int

@@ -37,11 +37,11 @@ func (s *BaseBackupStream) advance() error {
 
 // copyData handles one CopyData message. It returns true if nothing came of it that Next or Read waits for.
 func (s *BaseBackupStream) copyData() (more bool, err error) {
-	var kind [1]byte
-	if _, err := s.wire.payload(kind[:]); err != nil {
+	kind, err := s.wire.byte()
+	if err != nil {
 		return false, err
 	}
-	switch kind[0] {
+	switch kind {
 	case 'd': // archive or manifest data
 		if !s.opened {
 			return false, fmt.Errorf("%w: data before an archive", ErrProtocol)
@@ -72,7 +72,7 @@ func (s *BaseBackupStream) copyData() (more bool, err error) {
 		s.progress.Store(int64(binary.BigEndian.Uint64(body)))
 		return true, nil
 	}
-	return false, fmt.Errorf("%w: copy data of kind %q", ErrProtocol, kind[0])
+	return false, fmt.Errorf("%w: copy data of kind %q", ErrProtocol, kind)
 }
 
 // message reads up to a message that belongs to the command, and handles those that may come at any time.
@@ -200,6 +200,9 @@ func parseTablespace(row [][]byte) (Tablespace, error) {
 func (s *BaseBackupStream) usable() error {
 	if s.done {
 		return fmt.Errorf("base backup: %w", ErrClosed)
+	}
+	if cause := s.cause.Load(); s.err == nil && cause != nil {
+		return s.fail("base backup", *cause)
 	}
 	return s.err
 }

@@ -98,7 +98,7 @@ local   replication  all                         trust
 host    all          pw_user    127.0.0.1/32     scram-sha-256
 host    all          no_role    127.0.0.1/32     trust
 hostssl all          postgres   127.0.0.1/32     trust
-hostssl replication  postgres   127.0.0.1/32     trust
+host    replication  postgres   127.0.0.1/32     trust
 host    replication  no_repl    127.0.0.1/32     trust
 `
 

@@ -286,14 +286,17 @@ func TestLostBeforeCommit(t *testing.T) {
 func TestCommitTerminated(t *testing.T) {
 	db := openDB(t, socketConfig())
 	txTable(t, db, "waits")
-	mustExec(t, db, "alter system set synchronous_standby_names = 'nobody'")
-	mustExec(t, db, "select pg_reload_conf()")
-	defer func() {
-		mustExec(t, db, "set synchronous_commit = local; alter system reset synchronous_standby_names")
-		mustExec(t, db, "select pg_reload_conf()")
-	}()
 	watcher := connect(t, socketConfig())
 	mustExec(t, watcher, "set synchronous_commit = local")
+	mustExec(t, watcher, "alter system set synchronous_standby_names = 'nobody'")
+	mustExec(t, watcher, "select pg_reload_conf()")
+	t.Cleanup(func() { // before watcher is closed
+		mustExec(t, watcher, "alter system reset synchronous_standby_names")
+		mustExec(t, watcher, "select pg_reload_conf()")
+		eventually(t, "setting is withdrawn", func() bool {
+			return one[string](t, watcher, "select current_setting('synchronous_standby_names')") == ""
+		})
+	})
 	eventually(t, "setting is in force", func() bool {
 		return one[string](t, watcher, "select current_setting('synchronous_standby_names')") == "nobody"
 	})

@@ -14,7 +14,7 @@ const (
 	// wireBuffer holds several of the 32 kB messages in which a server sends a base backup.
 	wireBuffer = 128 << 10
 	// directRead is the size from which a read goes around the buffer, straight into the caller's memory.
-	directRead = 16 << 10
+	directRead = 100000000
 	// maxBody bounds messages that are read as a whole; only bulk data may be longer, and that is streamed.
 	maxBody = 16 << 20
 )
@@ -69,6 +69,17 @@ func (w *wire) body() ([]byte, error) {
 	w.r += n
 	w.left = 0
 	return body, nil
+}
+
+// byte reads the next byte of the current message, which must not be empty.
+func (w *wire) byte() (byte, error) {
+	if err := w.fill(1); err != nil {
+		return 0, err
+	}
+	b := w.buf[w.r]
+	w.r++
+	w.left--
+	return b, nil
 }
 
 // payload reads some of the rest of the current message, which must not be empty, into p.

@@ -31,7 +31,7 @@ func (o Options) backup(ctx workflow.Context, raw converter.RawValue) (contract.
 	result, err := phase(ctx, t, phaseBackup, call{
 		activity: contract.TakeBackupActivity,
 		summary:  fmt.Sprintf("%s backup of %s", in.Type, in.Cluster),
-	}, contract.TakeBackupInput{Cluster: in.Cluster, Type: in.Type}, backupFigures)
+	}, contract.TakeBackupInput(in), backupFigures)
 	result.WorkflowID = workflow.GetInfo(ctx).WorkflowExecution.ID
 	if err := t.finish(ctx, fmt.Sprintf("Backup %s is in the repository.", result.BackupID), err); err != nil {
 		return none, err

@@ -47,7 +47,7 @@ func (o Options) explain(c call, err error) error {
 	if errors.As(err, &failed) {
 		cause = failed.Unwrap()
 	}
-	switch cause := cause.(type) { // the cause itself, not what it in turn wraps
+	switch cause := cause.(type) { //nolint:errorlint // the cause itself, not what it in turn wraps
 	case *temporal.ApplicationError:
 		return temporal.NewNonRetryableApplicationError(c.activity+": "+cause.Message(), cause.Type(), err)
 	case *temporal.TimeoutError:
@@ -111,7 +111,7 @@ func shorten(text string, limit int) string {
 // that the length of the text is that of the payload.
 func summarize(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || strings.ContainsRune("<>&\"\\\u2028\u2029", r) {
+		if r < ' ' || strings.ContainsRune("<>&\"\\", r) {
 			return '\''
 		}
 		return r

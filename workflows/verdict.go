@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -23,18 +24,18 @@ func judge(checks []contract.CheckResult, failure contract.Verdict, leftBehind b
 	return contract.Worst(parts...)
 }
 
-// levelReached is the highest level that has checks and at which, as at all levels below it, every check passed. It is 0
-// if there is none; the verdict is then not PASS.
+// levelReached is the highest level at which a check passed, and at which, as at all levels below it, none did anything
+// but pass. Skipped checks do not apply and do not count. It is 0 if there is none; the verdict is then not PASS.
 func levelReached(checks []contract.CheckResult) int {
-	limit, failed := 0, false
+	limit := math.MaxInt // the lowest level at which something is wrong
 	for _, c := range checks {
-		if c.Verdict != contract.Pass && (!failed || c.Level < limit) {
-			limit, failed = c.Level, true
+		if c.Verdict != contract.Pass && c.Verdict != contract.Skipped {
+			limit = min(limit, c.Level)
 		}
 	}
 	reached := 0
 	for _, c := range checks {
-		if !failed || c.Level < limit {
+		if c.Verdict == contract.Pass && c.Level < limit {
 			reached = max(reached, c.Level)
 		}
 	}

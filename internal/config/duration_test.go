@@ -25,6 +25,7 @@ func TestParseDuration(t *testing.T) {
 		{"d", 0, false},
 		{"1.5d", 0, false},
 		{"-5m", 0, false},
+		{"-0s", 0, false},
 		{"-1d", 0, false},
 		{"+5m", 0, false},
 		{"1d-5m", 0, false},

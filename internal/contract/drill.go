@@ -167,3 +167,33 @@ type Report struct {
 	// Failure tells why a drill ended before its checks; empty otherwise.
 	Failure string `json:"failure,omitempty"`
 }
+
+// ObjectiveChecks hold the measured figures of a report against its objectives. Without a measured figure or an
+// objective there is nothing to hold.
+func ObjectiveChecks(r *Report) []CheckResult {
+	var out []CheckResult
+	add := func(id string, target float64, measured *float64) {
+		if target <= 0 || measured == nil {
+			return
+		}
+		c := CheckResult{ID: id, Level: 5, Verdict: Pass, Expected: fmt.Sprintf("at most %.3f s", target), Observed: fmt.Sprintf("%.3f s", *measured)}
+		if *measured > target {
+			c.Verdict = Fail
+		}
+		out = append(out, c)
+	}
+	if r.Reached != nil {
+		add("rto", r.RTO.Target, &r.RTO.Measured)
+		add("rpo", r.RPO.Target, r.RPO.Measured)
+	}
+	return out
+}
+
+// Verdicts lists the verdicts of checks.
+func Verdicts(checks []CheckResult) []Verdict {
+	out := make([]Verdict, len(checks))
+	for i, c := range checks {
+		out[i] = c.Verdict
+	}
+	return out
+}

@@ -62,7 +62,8 @@ const (
 )
 
 // Worst combines the verdicts of parts: any FAIL is FAIL; otherwise anything that could not be checked makes the
-// whole PARTIAL, or COULD_NOT_VERIFY if nothing passed at all. No parts at all is COULD_NOT_VERIFY.
+// whole PARTIAL, or COULD_NOT_VERIFY if nothing passed at all. SKIPPED parts do not apply and do not count. No parts
+// at all is COULD_NOT_VERIFY.
 func Worst(parts ...Verdict) Verdict {
 	var pass, other int
 	for _, v := range parts {
@@ -71,6 +72,7 @@ func Worst(parts ...Verdict) Verdict {
 			return Fail
 		case Pass:
 			pass++
+		case Skipped:
 		default:
 			other++
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // ErrNotOurs says that Destroy refused a directory: nothing shows that Lifeboat made it.
@@ -93,30 +94,64 @@ func (in *Instance) Destroy(ctx context.Context, guard Guard) error {
 func Destroy(ctx context.Context, dataDir string, guard Guard) error {
 	dir, err := guard.check(dataDir)
 	if fileGone(err) {
-		if abs, err := filepath.Abs(dataDir); err == nil {
-			return removeSocketDir(privateSocketName(abs))
-		}
-		return nil
+		err = guard.afterRemoval(dataDir)
+	} else if err == nil {
+		err = destroy(ctx, dir, guard)
 	}
 	if err != nil {
 		return fmt.Errorf("destroy %s: %w", dataDir, err)
 	}
+	return nil
+}
+
+func destroy(ctx context.Context, dir string, guard Guard) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
 	in, err := Attach(dir, AttachOptions{})
-	switch {
-	case err == nil:
-		if err := in.Stop(ctx, Immediate); err != nil {
-			return fmt.Errorf("destroy %s: %w", dataDir, err)
-		}
-	case !errors.Is(err, ErrNotRunning):
-		return fmt.Errorf("destroy %s: %w", dataDir, err)
+	if err == nil {
+		err = in.Stop(ctx, Immediate)
+	}
+	if err != nil && !errors.Is(err, ErrNotRunning) {
+		return err
 	}
 	if err := waitNobody(dir, immediateTimeout); err != nil { // such as backends whose postmaster was killed
-		return fmt.Errorf("destroy %s: %w", dataDir, err)
+		return err
 	}
 	if err := removeDataDir(dir, guard.Marker); err != nil {
-		return fmt.Errorf("destroy %s: %w", dataDir, err)
+		return err
 	}
-	return removeSocketDir(privateSocketName(dir))
+	if path := privateSocketName(dir); isPrivateDir(path, uidOf(info)) {
+		return removeSocketDir(path)
+	}
+	return nil
+}
+
+// afterRemoval cleans up where the data directory itself is gone: its socket directory, and a server that goes on
+// without it, as PostgreSQL does for up to a minute. That is harmless at any path, for there is no data left to lose.
+func (g Guard) afterRemoval(dataDir string) error {
+	parent, err := realPath(filepath.Dir(dataDir))
+	if err != nil {
+		return nil // nothing can have run there
+	}
+	dir := filepath.Join(parent, filepath.Base(dataDir))
+	list, err := Running(dir)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if p.DataDir == dir && p.Deleted {
+			_ = syscall.Kill(p.PID, syscall.SIGQUIT) // whoever survives is reported below
+		}
+	}
+	if err := waitNobody(dir, immediateTimeout); err != nil {
+		return err
+	}
+	if path := privateSocketName(dir); isPrivateDir(path, -1) {
+		return removeSocketDir(path)
+	}
+	return nil
 }
 
 func removeDataDir(dir, marker string) error {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"lifeboat/internal/pginstance"
 	"lifeboat/internal/pgtest"
@@ -119,6 +120,26 @@ func TestDestroyFollowsNoLinks(t *testing.T) {
 	}
 }
 
+// A directory under the name of our socket directory that is another user's stays.
+func TestDestroySparesOthersSocketDir(t *testing.T) {
+	root := t.TempDir()
+	dir := root + "/d"
+	write(t, dir+"/PG_VERSION")
+	name := pginstance.PrivateSocketName(dir)
+	if err := os.Mkdir(name, 0o755); err != nil { // not 0700: not ours
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(name) })
+	for range 2 { // with the data directory, and without
+		if err := pginstance.Destroy(t.Context(), dir, pginstance.Guard{WorkRoot: root}); err != nil {
+			t.Fatal(err)
+		}
+		if exists(dir) || !exists(name) {
+			t.Errorf("data directory there: %v, the other's directory there: %v", exists(dir), exists(name))
+		}
+	}
+}
+
 // A running server is stopped and removed, with its socket directory; a refused one goes on.
 func TestDestroyRunning(t *testing.T) {
 	s := stopped(t, 0)
@@ -152,6 +173,13 @@ func TestDestroyWhatAnotherLeft(t *testing.T) {
 			parent, _ := startInOtherProcess(t, s, "detached")
 			_ = parent.Process.Kill()
 		},
+		"a server whose directory is gone": func(t *testing.T, s *pgtest.Server) {
+			parent, _ := startInOtherProcess(t, s, "detached")
+			_ = parent.Process.Kill()
+			if err := os.RemoveAll(s.DataDir); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"a bound server's remains": func(t *testing.T, s *pgtest.Server) {
 			parent, pid := startInOtherProcess(t, s, "bound")
 			_ = parent.Process.Kill()
@@ -164,8 +192,12 @@ func TestDestroyWhatAnotherLeft(t *testing.T) {
 			if !exists(pginstance.PrivateSocketName(s.DataDir)) {
 				t.Fatal("nothing was left: the test tests nothing")
 			}
+			began := time.Now()
 			if err := pginstance.Destroy(ended, s.DataDir, pginstance.Guard{WorkRoot: s.Dir}); err != nil {
 				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 5*time.Second { // half of the time after which SIGKILL helps out
+				t.Errorf("took %v", took)
 			}
 			if exists(s.DataDir) || exists(pginstance.PrivateSocketName(s.DataDir)) {
 				t.Errorf("left: data directory %v, socket directory %v", exists(s.DataDir), exists(pginstance.PrivateSocketName(s.DataDir)))

@@ -24,7 +24,8 @@ type ExitError struct {
 	FatalLine string
 	// TargetLine is the message by which recovery said that it had reached its target; "" if it did not.
 	TargetLine string
-	// LogTail holds the last lines of the log, at most 40, of this run only.
+	// LogTail holds the last lines of the log, at most 40, of this run only, without the statements that PostgreSQL
+	// repeats there. Messages may still quote data: it is for an operator's eyes, not for workflow history.
 	LogTail []string
 	// LogFile is the path of the log; the file may be gone with its directory.
 	LogFile string
@@ -73,6 +74,7 @@ type runLog struct {
 	crashed string // "startup process (PID 7) exited with exit code 1"
 	victim  string // its PID
 	target  string // "recovery stopping ..."
+	muted   bool   // within a STATEMENT, whose further lines begin with a tab
 }
 
 type logLine struct{ pid, text string }
@@ -141,6 +143,16 @@ func (s *logScan) line(line string) {
 		pid, level, text = m[1], m[2], m[3]
 	}
 	r := &s.run
+	switch level {
+	case "STATEMENT", "QUERY", "CONTEXT": // may hold passwords (ALTER ROLE)
+		r.muted = true
+		return
+	case "":
+		if r.muted && strings.HasPrefix(line, "\t") {
+			return
+		}
+	}
+	r.muted = false
 	switch {
 	case level == "LOG" && strings.HasPrefix(text, "starting PostgreSQL "):
 		*r = runLog{} // what an earlier run wrote into the same file says nothing about this one

@@ -74,6 +74,22 @@ func TestFatalLine(t *testing.T) {
 	}
 }
 
+// Statements do not get into the tail: they may hold passwords.
+func TestLogTailWithoutStatements(t *testing.T) {
+	s := newLogScan("", 0)
+	s.feed([]byte(stamp + "[20] ERROR:  role \"x\" does not exist\n" +
+		stamp + "[20] STATEMENT:  ALTER ROLE x\n\tPASSWORD 'secret'\n" +
+		stamp + "[10] FATAL:  data directory has invalid permissions\n" +
+		stamp + "[10] DETAIL:  Permissions should be\n\tu=rwx (0700)\n"))
+	got := strings.Join(s.exitError("/data", "10").LogTail, "\n")
+	want := stamp + "[20] ERROR:  role \"x\" does not exist\n" +
+		stamp + "[10] FATAL:  data directory has invalid permissions\n" +
+		stamp + "[10] DETAIL:  Permissions should be\n\tu=rwx (0700)"
+	if got != want {
+		t.Errorf("tail:\n%s\nwant:\n%s", got, want)
+	}
+}
+
 // The log is read as it grows, in whatever pieces, from the offset on; memory stays bounded.
 func TestLogScanGrows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")

@@ -171,7 +171,9 @@ func (f *fixture) testOutOfReach(t *testing.T) {
 		"restore_command": "cp " + f.archive + "/%f %p || { sleep 0.5; exit 1; }",
 	})
 	var seen []pginstance.State
-	st, err := in.WaitUntil(t.Context(), pginstance.Promoted, func(s pginstance.Status) { seen = append(seen, s.State) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	st, err := in.WaitUntil(ctx, pginstance.Promoted, func(s pginstance.Status) { seen = append(seen, s.State) })
 	var exit *pginstance.ExitError
 	if !errors.As(err, &exit) {
 		t.Fatalf("error %v after %v, want an ExitError", err, seen)
@@ -200,6 +202,7 @@ func (f *fixture) testPauseByHand(t *testing.T) {
 		"recovery_target_lsn": "7F/0", "recovery_target_action": "pause",
 		"restore_command": "if [ %f = " + f.last + " ]; then while [ ! -e " + gate + " ]; do sleep 0.02; done; fi; " +
 			"cp " + f.archive + "/%f %p",
+		"recovery_prefetch": "off", // which asks for the next segment before it replays what it has
 	})
 	if st := waitFor(t, in, pginstance.Accepting); st.State != pginstance.StateRecovery || st.PauseState != "not paused" {
 		t.Errorf("before the pause: %+v", st)
@@ -233,7 +236,9 @@ func (f *fixture) testSettingTooLow(t *testing.T) {
 	in := f.restore(t, map[string]string{
 		"max_connections": "20", "recovery_target_name": "here", "recovery_target_action": "pause",
 	})
-	_, err := in.WaitReady(t.Context(), pginstance.PausedAtTarget)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := in.WaitReady(ctx, pginstance.PausedAtTarget)
 	var exit *pginstance.ExitError
 	if !errors.As(err, &exit) || !strings.Contains(exit.FatalLine, "insufficient parameter settings") {
 		t.Errorf("error %v, want an ExitError that tells of the settings", err)
@@ -267,7 +272,9 @@ func TestWaitUntilTurnedAway(t *testing.T) {
 	opt := options(s)
 	opt.Superuser = "stranger"
 	in := start(t, opt)
-	st, err := in.WaitReady(t.Context(), pginstance.Accepting)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	st, err := in.WaitReady(ctx, pginstance.Accepting)
 	if err == nil || !strings.Contains(err.Error(), "does not let its watcher in") {
 		t.Errorf("%+v, %v", st, err)
 	}

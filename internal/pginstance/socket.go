@@ -29,7 +29,7 @@ func privateSocketDir(dataDir string, owner Owner) (string, error) {
 	if err == nil {
 		return path, owner.Chown(path)
 	}
-	if isPrivateDir(path, owner) {
+	if isPrivateDir(path, owner.UID) {
 		return path, nil
 	}
 	// The name can be guessed, and /tmp is everyone's: if somebody else has it, take another.
@@ -39,13 +39,18 @@ func privateSocketDir(dataDir string, owner Owner) (string, error) {
 	return path, owner.Chown(path)
 }
 
-func isPrivateDir(path string, owner Owner) bool {
+// isPrivateDir tells whether path is a directory for one user's eyes only, that of uid; -1 stands for any.
+func isPrivateDir(path string, uid int) bool {
 	info, err := os.Lstat(path)
-	if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 {
-		return false
+	return err == nil && info.IsDir() && info.Mode().Perm() == 0o700 && (uid == -1 || uidOf(info) == uid)
+}
+
+// uidOf returns the owner of a file; -1 if the system does not say.
+func uidOf(info os.FileInfo) int {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(st.Uid) == owner.UID
+	return -1
 }
 
 // removeSocketDir removes a private socket directory, and leaves every other alone.

@@ -154,11 +154,25 @@ func prepare(opt *Options) (Owner, error) {
 	} else if !errors.Is(err, ErrNotRunning) {
 		return Owner{}, err
 	}
-	if len(opt.SocketDir) > maxSocketDir {
-		return Owner{}, fmt.Errorf("socket directory %s is %d bytes long: a socket address holds %d: name a shorter one",
-			opt.SocketDir, len(opt.SocketDir), maxSocketDir)
+	return owner, checkSocketDir(opt)
+}
+
+// checkSocketDir refuses what unix_socket_directories, a list, or a socket's address cannot hold.
+func checkSocketDir(opt *Options) (err error) {
+	if opt.SocketDir == "" {
+		return nil
 	}
-	return owner, nil
+	if opt.SocketDir, err = filepath.Abs(opt.SocketDir); err != nil {
+		return err
+	}
+	if len(opt.SocketDir) > maxSocketDir {
+		return fmt.Errorf("socket directory %s is %d bytes long, and the address of a socket in it may have 107: "+
+			"name one of at most %d", opt.SocketDir, len(opt.SocketDir), maxSocketDir)
+	}
+	if strings.ContainsAny(opt.SocketDir, ",\"\n") {
+		return fmt.Errorf("socket directory %q holds a comma, a double quote or a line break: name one without", opt.SocketDir)
+	}
+	return nil
 }
 
 // checkMajor refuses a data directory of another major version before postgres does, with a word on what to do.
@@ -241,11 +255,13 @@ func forcedSettings(opt Options) map[string]string {
 		listen = ""
 	}
 	return map[string]string{
-		"data_directory":          opt.DataDir, // Debian's points at the live files
-		"external_pid_file":       "",          // Debian's is the live server's
 		"port":                    strconv.Itoa(opt.Port),
 		"listen_addresses":        listen,
 		"unix_socket_directories": opt.SocketDir,
+		// Debian's configuration points both at the live server's. An empty name for the second is not "none" but an
+		// error in the log, so it lies beside the socket and its lock file, and goes as they do.
+		"data_directory":    opt.DataDir,
+		"external_pid_file": filepath.Join(opt.SocketDir, ".s.PGSQL."+strconv.Itoa(opt.Port)+".pid"),
 		// The log is read by program: one place, one format, no translation, nothing left out.
 		"logging_collector":   "off",
 		"log_destination":     "stderr",

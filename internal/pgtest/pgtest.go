@@ -181,7 +181,7 @@ func (s *Server) cleanUp(t testing.TB) {
 // Start starts a server that was stopped, and waits until it accepts writes.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), startTimeout)
 	defer cancel()
 	in, err := pginstance.Start(ctx, pginstance.Options{
 		Binaries: s.Bin, DataDir: s.DataDir, Owner: Owner(t).Name, Port: s.Port, SocketDir: s.SocketDir,
@@ -207,7 +207,7 @@ func (s *Server) stop(t testing.TB, mode pginstance.Mode) {
 	if s.instance == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), startTimeout)
 	defer cancel()
 	if err := s.instance.Stop(ctx, mode); err != nil {
 		t.Fatalf("pgtest: %v", err)

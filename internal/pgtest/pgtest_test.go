@@ -1,17 +1,24 @@
 package pgtest_test
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
 
 	"lifeboat/dbcore"
+	"lifeboat/internal/pginstance"
 	"lifeboat/internal/pgtest"
 )
+
+// leaveEnv makes the test binary leave everything behind that it can (see TestSweep).
+const leaveEnv = "PGTEST_TEST_LEAVE"
 
 func TestMain(m *testing.M) {
 	code := pgtest.Main(m)
@@ -174,5 +181,52 @@ func TestTempDir(t *testing.T) {
 	})
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", dir, err)
+	}
+}
+
+// What a killed test process leaves, a detached server included, is swept away by the next process.
+func TestSweep(t *testing.T) {
+	if os.Getenv(leaveEnv) == "leave" {
+		s := pgtest.New(t, pgtest.Options{Stopped: true})
+		in, err := pginstance.Start(t.Context(), pginstance.Options{
+			Binaries: s.Bin, DataDir: s.DataDir, SocketDir: s.SocketDir, Detached: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("left", in.PID(), s.Dir)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+	if os.Getenv(leaveEnv) == "sweep" {
+		pgtest.TempDir(t)
+		return
+	}
+	run := func(mode string) string {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestSweep$")
+		cmd.Env = append(os.Environ(), leaveEnv+"="+mode)
+		out, _ := cmd.CombinedOutput() // it kills itself
+		return string(out)
+	}
+	live := pgtest.New(t, pgtest.Options{}) // another process's, as long as this one lives
+	var pid int
+	var dir string
+	if out := run("leave"); func() bool { _, err := fmt.Sscanf(out, "left %d %s", &pid, &dir); return err != nil }() {
+		t.Fatalf("nothing was left:\n%s", out)
+	}
+	if list, err := pginstance.Running(dir); err != nil || len(list) != 1 || list[0].PID != pid {
+		t.Fatalf("servers left: %v, %v", list, err)
+	}
+	if out := run("sweep"); !strings.Contains(out, "PASS") {
+		t.Fatalf("the sweeping process failed:\n%s", out)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+	if list, err := pginstance.Running(dir); err != nil || len(list) != 0 {
+		t.Errorf("servers still there: %v, %v", list, err)
+	}
+	if got := live.SQL(t, "SELECT 1"); got != "1" {
+		t.Errorf("the live server says %q", got)
 	}
 }

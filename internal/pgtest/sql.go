@@ -15,10 +15,11 @@ import (
 // sqlTimeout bounds every statement of a test.
 const sqlTimeout = 2 * time.Minute
 
-// session runs f in a session of its own, so that restarts between two calls do not matter.
+// session runs f in a session of its own, so that restarts between two calls do not matter. It works in t.Cleanup, too,
+// when the test's own context has ended.
 func (s *Server) session(t testing.TB, f func(context.Context, *dbcore.Conn) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), sqlTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), sqlTimeout)
 	defer cancel()
 	cfg, err := dbcore.ParseDSN(s.DSN(""))
 	if err != nil {

@@ -62,7 +62,8 @@ const (
 var replaced = []string{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"}
 
 // skipped are files of the source that have no meaning in a restored directory.
-var skipped = []string{"recovery.signal", "standby.signal", "tablespace_map", "postmaster.pid", "postmaster.opts"}
+var skipped = []string{"recovery.signal", "standby.signal", "tablespace_map", "postmaster.pid", "postmaster.opts",
+	MarkerFile, recordFile, privateHBA} // the last three: the source was itself restored once
 
 // Lay writes the plan's files. It may be called again after any failure, also by another process: what is in place and
 // right is kept. When it returns nil, everything is durable and a server may be started; before that, none can be,
@@ -215,7 +216,7 @@ func (l *layer) produce(ctx context.Context, tasks chan<- task) error {
 }
 
 func (l *layer) entry(ctx context.Context, e repo.Entry, tasks chan<- task) error {
-	if !fs.ValidPath(e.Path) || e.Path == MarkerFile {
+	if !fs.ValidPath(e.Path) {
 		return errors.New("the backup names a path that cannot be laid")
 	}
 	switch e.Type {

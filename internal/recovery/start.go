@@ -22,6 +22,9 @@ type StartOptions struct {
 	SocketOnly bool
 	// Detached lets the server outlive this process: for a person. Otherwise it dies with it (R21).
 	Detached bool
+	// AtTarget is called when the server is paused at the asserted target, before the plan's action; an error stops the
+	// server and fails the start. It may be nil.
+	AtTarget func(ctx context.Context, in *pginstance.Instance) error
 	// Env is added to the server's environment: what the restore_command needs.
 	Env      []string
 	Logger   *slog.Logger
@@ -114,6 +117,11 @@ func (s *Server) recover(ctx context.Context, p *Plan, opts StartOptions) error 
 	s.Reached = Reached{LSN: st.ReplayLSN, LastCommitAt: st.LastCommit, Timeline: p.Timeline}
 	if err := p.assert(s.Reached); err != nil {
 		return err
+	}
+	if opts.AtTarget != nil {
+		if err := opts.AtTarget(ctx, s.Instance); err != nil {
+			return err
+		}
 	}
 	switch p.Action {
 	case Pause:

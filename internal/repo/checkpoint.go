@@ -94,9 +94,7 @@ func (w *Writer) checkpoints(done <-chan struct{}) {
 		case <-w.ctx.Done():
 			return
 		case <-tick.C:
-			if err := w.checkpoint(); err != nil && w.ctx.Err() == nil {
-				w.stop(fmt.Errorf("write a checkpoint: %w", err))
-			}
+			_ = w.checkpoint() // what it could not record stays for the next one
 		}
 	}
 }
@@ -110,14 +108,12 @@ func (w *Writer) checkpoint() error {
 	if len(entries) == 0 {
 		return nil
 	}
-	if err := errors.Join(w.data.flush(), w.tree.flush()); err != nil {
+	if err := w.flush(); err != nil {
 		return err
 	}
-	w.inRuns += len(entries)
 	sortEntries(entries)
 	key := runKey(w.opts.Cluster, w.opts.BackupID, w.runs)
-	w.runs++
-	comp, err := newCompressor(Zstd)
+	comp, err := newCompressor(Zstd, frameSize)
 	if err != nil {
 		return err
 	}
@@ -133,6 +129,8 @@ func (w *Writer) checkpoint() error {
 	if err := w.repo.store.Put(w.ctx, key, bytes.NewReader(sealed), int64(len(sealed))); err != nil {
 		return fmt.Errorf("store %s: %w", key, err)
 	}
+	w.runs++
+	w.inRuns += len(entries)
 	return nil
 }
 

@@ -178,7 +178,7 @@ func (r *Repository) sealJSON(kind Kind, key string, v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	comp, err := newCompressor(Zstd)
+	comp, err := newCompressor(Zstd, frameSize)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"lifeboat/internal/blob"
@@ -17,11 +18,12 @@ import (
 // fencing token. An owner is a workflow, not a process: the next attempt of the same workflow takes over at once.
 //
 // A lease does not stop a stalled owner from writing (R12): whoever depends on being alone checks Check before and
-// after the write that counts.
+// after the write that counts. Its methods may be called concurrently.
 type Lease struct {
 	repo    *Repository
 	cluster string
 	name    string
+	mu      sync.Mutex // of the term's times; its token never changes
 	term    leaseTerm
 }
 
@@ -54,34 +56,70 @@ const leaseSkew = 30 * time.Second
 // AcquireLease begins a term for owner, good for ttl and renewed by Renew. It fails with *BusyError while another
 // owner's term runs.
 func (r *Repository) AcquireLease(ctx context.Context, cluster, name, owner, host string, ttl time.Duration) (*Lease, error) {
+	if err := CheckName(cluster); err != nil {
+		return nil, err
+	}
+	if owner == "" || ttl <= 0 {
+		return nil, fmt.Errorf("acquire the lease %s of cluster %s: owner %q for %v: both must be given", name, cluster, owner, ttl)
+	}
 	l := &Lease{repo: r, cluster: cluster, name: name}
-	newest, err := l.newest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now().UTC()
-	if newest.Owner != owner && now.Before(newest.Expires.Add(leaseSkew)) && !newest.Expires.Equal(newest.Renewed) {
-		return nil, &BusyError{Cluster: cluster, Name: name, Owner: newest.Owner, Host: newest.Host, Expires: newest.Expires}
-	}
-	l.term = leaseTerm{Token: newest.Token + 1, Owner: owner, Host: host, Renewed: now, Expires: now.Add(ttl)}
-	sealed, err := r.sealJSON(KindDocument, l.key(), l.term)
-	if err != nil {
-		return nil, err
-	}
-	err = r.store.PutIfAbsent(ctx, l.key(), bytes.NewReader(sealed), int64(len(sealed)))
-	if errors.Is(err, blob.ErrExists) {
-		if won, rerr := l.newest(ctx); rerr == nil {
-			return nil, &BusyError{Cluster: cluster, Name: name, Owner: won.Owner, Host: won.Host, Expires: won.Expires}
+	for {
+		err := l.begin(ctx, owner, host, ttl)
+		if err == nil {
+			l.dropOld(ctx)
+			return l, nil
 		}
+		var busy *BusyError
+		if errors.As(err, &busy) && busy.Owner == owner {
+			continue // two attempts of one owner began a term at once: take over from the other
+		}
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("acquire the lease %s of cluster %s: %w", name, cluster, err)
-	}
-	l.dropOld(ctx)
-	return l, nil
 }
 
-func (l *Lease) key() string { return fmt.Sprintf("%s%012d", leasePrefix(l.cluster, l.name), l.term.Token) }
+// begin tries to become the owner of the next term.
+func (l *Lease) begin(ctx context.Context, owner, host string, ttl time.Duration) error {
+	newest, err := l.newest(ctx)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	if newest.Owner != owner && newest.running(now) {
+		return l.busy(newest)
+	}
+	l.term = leaseTerm{Token: newest.Token + 1, Owner: owner, Host: host, Renewed: now, Expires: now.Add(ttl)}
+	sealed, err := l.repo.sealJSON(KindDocument, l.key(), l.term)
+	if err != nil {
+		return err
+	}
+	err = l.repo.putSealed(ctx, l.key(), sealed)
+	if err != nil && !errors.Is(err, blob.ErrExists) {
+		return fmt.Errorf("acquire the lease %s of cluster %s: %w", l.name, l.cluster, err)
+	}
+	// A term that was created is not yet the newest: while this owner was stalled, others may have begun and ended this
+	// very term and dropped its object, but never the newest.
+	won, rerr := l.newest(ctx)
+	if rerr != nil {
+		return rerr
+	}
+	if err != nil || won.Token != l.term.Token {
+		return l.busy(won)
+	}
+	return nil
+}
+
+func (l *Lease) busy(t leaseTerm) error {
+	return &BusyError{Cluster: l.cluster, Name: l.name, Owner: t.Owner, Host: t.Host, Expires: t.Expires}
+}
+
+// running tells whether the term must be respected at now: a released one need not be.
+func (t *leaseTerm) running(now time.Time) bool {
+	return now.Before(t.Expires.Add(leaseSkew)) && !t.Expires.Equal(t.Renewed)
+}
+
+func (l *Lease) key() string {
+	return fmt.Sprintf("%s%012d", leasePrefix(l.cluster, l.name), l.term.Token)
+}
 
 // Token is the fencing token: it rises with every term.
 func (l *Lease) Token() int64 { return l.term.Token }
@@ -120,23 +158,25 @@ func (l *Lease) Check(ctx context.Context) error {
 	return nil
 }
 
-// Renew extends the term to ttl from now. Only the owner of a term writes its object.
+// Renew extends the term to ttl from now, or fails with ErrLeaseLost. Only the owner of a term writes its object.
 func (l *Lease) Renew(ctx context.Context, ttl time.Duration) error {
-	if err := l.Check(ctx); err != nil {
+	if err := l.rewrite(ctx, ttl); err != nil {
 		return err
 	}
-	l.term.Renewed = time.Now().UTC()
-	l.term.Expires = l.term.Renewed.Add(ttl)
-	return l.put(ctx)
+	return l.Check(ctx) // it may have been lost while it was written
 }
 
 // Release ends the term: expiry equal to renewal says that nobody holds the lease.
-func (l *Lease) Release(ctx context.Context) error {
+func (l *Lease) Release(ctx context.Context) error { return l.rewrite(ctx, 0) }
+
+func (l *Lease) rewrite(ctx context.Context, ttl time.Duration) error {
 	if err := l.Check(ctx); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.term.Renewed = time.Now().UTC()
-	l.term.Expires = l.term.Renewed
+	l.term.Expires = l.term.Renewed.Add(ttl)
 	return l.put(ctx)
 }
 

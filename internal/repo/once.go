@@ -75,7 +75,7 @@ func (r *Repository) putJSONIfAbsent(ctx context.Context, kind Kind, key string,
 	if err != nil {
 		return err
 	}
-	comp, err := newCompressor(Zstd)
+	comp, err := newCompressor(Zstd, frameSize)
 	if err != nil {
 		return err
 	}

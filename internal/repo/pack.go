@@ -21,10 +21,10 @@ type packer struct {
 	fail    func(error)
 	stored  *atomic.Int64
 
-	mu      sync.Mutex
-	id      PackID
-	obj     *objectBuilder
-	index   []byte // one packIndexEntry a frame
+	mu    sync.Mutex
+	id    PackID
+	obj   *objectBuilder
+	index []byte // one packIndexEntry a frame
 
 	stateMu sync.Mutex                 // apart from mu, which close holds while it waits for an uploader
 	free    [][]byte                   // buffers of stored packs

@@ -8,12 +8,20 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"sync/atomic"
 )
 
 // Snapshot is a visible backup, open for reading. It is safe for concurrent use.
 type Snapshot struct {
 	Manifest *Manifest
 	rd       reader
+	last     atomic.Pointer[openPage] // the page that Lookup read last: who asks in order decodes each page once
+}
+
+// openPage is a decoded page of the file table. It is never changed.
+type openPage struct {
+	number  int
+	entries []Entry
 }
 
 // OpenBackup opens a visible backup.
@@ -74,7 +82,7 @@ func (s *Snapshot) Lookup(ctx context.Context, path string) (Entry, bool, error)
 	if i < 0 {
 		return Entry{}, false, nil
 	}
-	entries, err := s.page(ctx, pages[i])
+	entries, err := s.pageAt(ctx, i)
 	if err != nil {
 		return Entry{}, false, err
 	}
@@ -83,6 +91,18 @@ func (s *Snapshot) Lookup(ctx context.Context, path string) (Entry, bool, error)
 		return Entry{}, false, nil
 	}
 	return entries[j], true, nil
+}
+
+func (s *Snapshot) pageAt(ctx context.Context, number int) ([]Entry, error) {
+	if p := s.last.Load(); p != nil && p.number == number {
+		return p.entries, nil
+	}
+	entries, err := s.page(ctx, s.Manifest.Table.Pages[number])
+	if err != nil {
+		return nil, err
+	}
+	s.last.Store(&openPage{number, entries})
+	return entries, nil
 }
 
 // Piece is a stretch of a file that one leaf covers: the unit of parallel reading, up to Header.LeafSpan bytes.

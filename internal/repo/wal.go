@@ -1,7 +1,6 @@
 package repo
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -48,32 +47,53 @@ func (e *WALConflictError) Error() string {
 // under its name is *WALConflictError. It returns the stored size in bytes, 0 if the file was there already. It sets
 // h.Length and h.Content. It holds the compressed file in memory.
 func (r *Repository) PutWAL(ctx context.Context, cluster string, h WALHeader, data []byte, how Compression) (int64, error) {
-	comp, err := newCompressor(how)
+	key, err := checkedWALKey(cluster, h.Name)
+	if err != nil {
+		return 0, fmt.Errorf("store WAL: %w", err)
+	}
+	comp, err := newCompressor(how, frameSize)
 	if err != nil {
 		return 0, err
 	}
 	h.Length, h.Content = int64(len(data)), r.name(data)
-	key := walKey(cluster, h.Name)
-	plain, err := json.Marshal(h)
+	head, err := json.Marshal(h)
 	if err != nil {
 		return 0, fmt.Errorf("encode head of WAL %s: %w", h.Name, err)
 	}
-	sealed := r.sealWAL(key, plain, data, comp)
-	err = r.store.PutIfAbsent(ctx, key, bytes.NewReader(sealed), int64(len(sealed)))
-	if err == nil {
-		return int64(len(sealed)), nil
+	if len(head) > maxWALHead {
+		return 0, fmt.Errorf("store WAL %s: its facts take %d bytes, the limit is %d", h.Name, len(head), maxWALHead)
 	}
-	// Whatever went wrong, what is there now decides: the reply may have been lost.
-	have, herr := r.WALHeader(ctx, cluster, h.Name)
+	sealed := r.sealWAL(key, head, data, comp)
+	err = r.putOnce(ctx, key, sealed)
 	switch {
-	case herr == nil && have.Content == h.Content && have.Length == h.Length:
-		return 0, nil
-	case herr == nil:
-		return 0, &WALConflictError{Cluster: cluster, Name: h.Name}
-	case errors.Is(err, blob.ErrExists):
-		return 0, fmt.Errorf("store WAL %s: it exists, but cannot be read: %w", h.Name, herr)
+	case err == nil:
+		return int64(len(sealed)), nil
+	case !errors.Is(err, blob.ErrExists):
+		return 0, fmt.Errorf("store WAL %s: %w", h.Name, err)
 	}
-	return 0, fmt.Errorf("store WAL %s: %w", h.Name, err)
+	have, err := r.WALHeader(ctx, cluster, h.Name)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("store WAL %s: it exists, but cannot be read: %w", h.Name, err)
+	case have.Content != h.Content || have.Length != h.Length:
+		return 0, &WALConflictError{Cluster: cluster, Name: h.Name}
+	}
+	return 0, nil
+}
+
+// maxWALHead bounds the head of a WAL object in plain bytes: facts cannot be larger than the WAL that they are about,
+// but a reader must be able to hold them.
+const maxWALHead = 16 << 20
+
+// checkedWALKey refuses names that PostgreSQL does not use: the key of such an object could lie anywhere.
+func checkedWALKey(cluster, name string) (string, error) {
+	if err := CheckName(cluster); err != nil {
+		return "", err
+	}
+	if _, err := pg.ParseWALFileName(name); err != nil {
+		return "", err
+	}
+	return walKey(cluster, name), nil
 }
 
 func (r *Repository) sealWAL(key string, head, data []byte, comp *compressor) []byte {
@@ -104,23 +124,38 @@ type WALReader struct {
 
 // OpenWAL opens a WAL file; the error wraps blob.ErrNotFound if the repository does not have it.
 func (r *Repository) OpenWAL(ctx context.Context, cluster, name string) (*WALReader, error) {
-	key := walKey(cluster, name)
+	key, err := checkedWALKey(cluster, name)
+	if err != nil {
+		return nil, fmt.Errorf("open WAL: %w", err)
+	}
 	frames, err := r.openFrames(ctx, KindWAL, key)
 	if err != nil {
 		return nil, err
 	}
 	w := &WALReader{frames: frames, namer: r.newNamer()}
-	plain, err := frames.next(nil)
-	if err == nil {
-		if jerr := json.Unmarshal(plain, &w.Header); jerr != nil || w.Header.Name != name {
-			err = &DamageError{Key: key, Frame: 0, Reason: fmt.Sprintf("its head does not describe %s: %v", name, jerr)}
-		}
-	}
-	if err != nil {
+	if err := w.head(name); err != nil {
 		frames.Close()
 		return nil, err
 	}
 	return w, nil
+}
+
+func (w *WALReader) head(name string) error {
+	plain, err := w.frames.next(nil)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(plain, &w.Header); err != nil {
+		return w.damaged("its head does not decode: " + err.Error())
+	}
+	if w.Header.Name != name {
+		return w.damaged(fmt.Sprintf("its head describes %q", w.Header.Name))
+	}
+	return nil
+}
+
+func (w *WALReader) damaged(reason string) error {
+	return &DamageError{Key: w.frames.object.key, Frame: 0, Reason: reason}
 }
 
 // next returns the next piece of the plain file, in dst's memory if it suffices; io.EOF only after all was checked.
@@ -130,11 +165,14 @@ func (w *WALReader) next(dst []byte) ([]byte, error) {
 		var id ID
 		w.namer.Sum(id[:0])
 		if id != w.Header.Content || w.n != w.Header.Length {
-			return nil, &DamageError{Key: w.frames.object.key, Frame: 0, Reason: "its content does not hash to what its head says"}
+			return nil, w.damaged("its content does not hash to what its head says")
 		}
 	}
 	if err != nil {
 		return nil, err
+	}
+	if w.n+int64(len(plain)) > w.Header.Length {
+		return nil, w.damaged("it has more bytes than its head says")
 	}
 	_, _ = w.namer.Write(plain)
 	w.n += int64(len(plain))
@@ -160,6 +198,12 @@ func (w *WALReader) Read(p []byte) (int, error) {
 func (w *WALReader) WriteTo(out io.Writer) (int64, error) {
 	var n int64
 	for {
+		m, err := out.Write(w.rest) // what Read has begun and not finished goes first
+		n += int64(m)
+		if err != nil {
+			return n, fmt.Errorf("write WAL %s: %w", w.Header.Name, err)
+		}
+		w.rest = nil
 		plain, err := w.next(w.buf)
 		if errors.Is(err, io.EOF) {
 			return n, nil
@@ -167,12 +211,7 @@ func (w *WALReader) WriteTo(out io.Writer) (int64, error) {
 		if err != nil {
 			return n, err
 		}
-		w.buf = plain
-		m, err := out.Write(plain)
-		n += int64(m)
-		if err != nil {
-			return n, fmt.Errorf("write WAL %s: %w", w.Header.Name, err)
-		}
+		w.buf, w.rest = plain, plain
 	}
 }
 
@@ -199,6 +238,8 @@ func (r *Repository) WALNames(ctx context.Context, cluster string, tli pg.Timeli
 	start := ""
 	if len(after) >= 16 {
 		start = walKey(cluster, after)
+	} else if after != "" {
+		start = prefix + after
 	}
 	return func(yield func(string, error) bool) {
 		for info, err := range r.store.List(ctx, list, start) {

@@ -93,7 +93,7 @@ func (r *Repository) NewWriter(ctx context.Context, opts WriterOptions) (*Writer
 	w.data = &packer{repo: r, cluster: opts.Cluster, kind: KindData, slots: slots, ctx: w.ctx, fail: w.stop, stored: &w.stored}
 	w.tree = &packer{repo: r, cluster: opts.Cluster, kind: KindTree, slots: slots, ctx: w.ctx, fail: w.stop, stored: &w.stored}
 	for range opts.Workers {
-		c, err := newCompressor(opts.Compression)
+		c, err := newCompressor(opts.Compression, r.header.ChunkSize)
 		if err != nil {
 			w.Close()
 			return nil, err
@@ -210,7 +210,7 @@ func (w *Writer) storeTable() (Table, error) {
 	for _, p := range w.opts.ParentPages {
 		known[p.Ref.ID] = p.Ref
 	}
-	comp, err := newCompressor(Zstd)
+	comp, err := newCompressor(Zstd, frameSize)
 	if err != nil {
 		return Table{}, err
 	}

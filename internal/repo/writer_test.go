@@ -4,26 +4,12 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"math/rand/v2"
 	"testing"
 	"time"
 
 	"lifeboat/internal/blob/mem"
 	"lifeboat/internal/repo"
 )
-
-// pattern makes n reproducible bytes that compress about 3 times.
-func pattern(seed uint64, n int) []byte {
-	rng := rand.New(rand.NewPCG(seed, 1))
-	out := make([]byte, n)
-	for i := 0; i < n; i += 16 {
-		word := rng.Uint64()
-		for j := i; j < min(i+5, n); j++ {
-			out[j] = byte(word >> (8 * (j - i)))
-		}
-	}
-	return out
-}
 
 func writeBackup(t *testing.T, r *repo.Repository, files map[string][]byte, opts repo.WriterOptions) (*repo.Manifest, repo.Stats) {
 	t.Helper()

@@ -133,12 +133,13 @@ func withoutTime(t *testing.T, format, line string) string {
 
 func TestLogger_ShowsWhereSomethingWasHidden(t *testing.T) {
 	logger, out := newLogger(t, FormatJSON, nil)
-	logger.Info("m", "dsn", "host=h", "at", address)
+	logger.Info("m", "dsn", "host=h", "at", address, "list", []string{address + "?a=1&b=2"})
 	var record map[string]any
 	if err := json.Unmarshal(out.Bytes(), &record); err != nil {
 		t.Fatal(err)
 	}
-	if record["dsn"] != "[redacted]" || record["at"] != "postgres://u:[redacted]@h/db" || record["msg"] != "m" {
+	if record["dsn"] != "[redacted]" || record["at"] != "postgres://u:[redacted]@h/db" || record["msg"] != "m" ||
+		record["list"] != `["postgres://u:[redacted]@h/db?a=1&b=2"]` {
 		t.Errorf("record is %v", record)
 	}
 }

@@ -2,24 +2,29 @@ package devtest
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // fakeGo stands for Go in the tests of temporal-server.sh: it notes each build,
-// takes a while for it, and makes a program that says "built".
+// begins to write a program, takes a while, and ends with one that says "built".
 const fakeGo = `#!/bin/sh
 case $1 in
 version) echo "${FAKE_GO_VERSION:-go version go1.26.8 linux/amd64}" ;;
 build)
-	echo build >>"$FAKE_LOG"
-	sleep "${FAKE_SLEEP:-0}"
 	if [ -n "$FAKE_FAIL" ]; then echo "go: cannot reach the proxy" >&2; exit 1; fi
 	while [ "$1" != -o ]; do shift; done
+	printf '#!/bin/sh\nexit 9\n' >"$2"
+	chmod 0755 "$2"
+	echo build >>"$FAKE_LOG"
+	sleep "${FAKE_SLEEP:-0}"
 	printf '#!/bin/sh\necho built\n' >"$2"
 	;;
 esac
@@ -126,6 +131,34 @@ func TestScriptBuildFails(t *testing.T) {
 	}
 	if out, errs, code := s.run(t, nil, "--own"); code != 0 || out == "" {
 		t.Errorf("after a failure: exit code %d, stdout %q, stderr %q", code, out, errs)
+	}
+}
+
+// TestScriptKilled: half a program is never taken for a whole one.
+func TestScriptKilled(t *testing.T) {
+	s := newScriptTest(t)
+	cmd := exec.Command("../temporal-server.sh", "--own")
+	cmd.Env = append(s.env[:len(s.env):len(s.env)], "FAKE_SLEEP=60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // to kill the builder too
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, 20*time.Second, "the build to begin", func() error {
+		if s.builds(t) == 0 {
+			return errors.New("nothing is built")
+		}
+		return nil
+	})
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	path, errs, code := s.run(t, nil, "--own")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	if out, err := exec.Command(strings.TrimSpace(path)).Output(); err != nil || string(out) != "built\n" {
+		t.Errorf("the program says %q, %v", out, err)
 	}
 }
 

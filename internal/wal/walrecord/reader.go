@@ -304,5 +304,6 @@ func (r *Reader) finish() {
 		size := pg.LSN(r.opt.SegmentSize)
 		rec.End = (rec.End + size - 1) &^ (size - 1)
 		r.pageLSN, r.off = rec.End-PageSize, PageSize
+		r.unread = 0 // nor does it matter whether the rest is there
 	}
 }

@@ -16,6 +16,9 @@ func (r *Reader) nextPage(ctx context.Context) error {
 	}
 	next := r.pageLSN + PageSize
 	if r.opt.SegmentSize.Offset(next) == 0 {
+		if r.unread < 0 {
+			return &EndOfWAL{Reason: ShortSegment, Detail: fmt.Sprintf("the file ends before %s", next)}
+		}
 		return r.openSegment(ctx, uint64(next)/uint64(r.opt.SegmentSize))
 	}
 	r.pageLSN = next

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,21 +33,28 @@ type dumped struct {
 	desc     string // the rest
 }
 
-var dumpLine = regexp.MustCompile(`^rmgr: (\S+) +len \(rec/tot\): *(\d+)/ *(\d+), tx: *(\d+), lsn: ([0-9A-F]+/[0-9A-F]+), prev ([0-9A-F]+/[0-9A-F]+), desc: (\S*) ?(.*)$`)
-
+// parseDumpLine reads a line such as
+//
+//	rmgr: Heap        len (rec/tot):     54/    54, tx:        740, lsn: 0/01523E58, prev 0/01523E20, desc: INSERT off 1
 func parseDumpLine(t testing.TB, line string) dumped {
-	m := dumpLine.FindStringSubmatch(line)
-	if m == nil {
-		t.Fatalf("cannot read pg_waldump's line %q", line)
+	var parts [6]string
+	rest := strings.TrimPrefix(line, "rmgr: ")
+	for i, sep := range []string{" len (rec/tot):", "/", ", tx:", ", lsn: ", ", prev ", ", desc: "} {
+		var ok bool
+		if parts[i], rest, ok = strings.Cut(rest, sep); !ok {
+			t.Fatalf("cannot read pg_waldump's line %q", line)
+		}
 	}
-	total, _ := strconv.ParseUint(m[3], 10, 32)
-	xid, _ := strconv.ParseUint(m[4], 10, 32)
-	lsn, err1 := pg.ParseLSN(m[5])
-	prev, err2 := pg.ParseLSN(m[6])
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
+	total, err1 := strconv.ParseUint(strings.TrimSpace(parts[2]), 10, 32)
+	xid, err2 := strconv.ParseUint(strings.TrimSpace(parts[3]), 10, 32)
+	lsn, err3 := pg.ParseLSN(parts[4])
+	prev, err4 := pg.ParseLSN(parts[5])
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		t.Fatalf("cannot read pg_waldump's line %q: %v", line, err)
 	}
-	return dumped{rmgr: m[1], total: uint32(total), xid: uint32(xid), lsn: lsn, prev: prev, identify: m[7], desc: m[8]}
+	d := dumped{rmgr: strings.TrimSpace(parts[0]), total: uint32(total), xid: uint32(xid), lsn: lsn, prev: prev}
+	d.identify, d.desc, _ = strings.Cut(rest, " ")
+	return d
 }
 
 // waldump is what pg_waldump prints of a timeline from start on, and where it ended.
@@ -117,14 +125,56 @@ func TestReader_AgreesWithPgWaldump(t *testing.T) {
 		for _, segMiB := range []int{1, 16, 64} {
 			t.Run(fmt.Sprintf("%dMB", segMiB), func(t *testing.T) {
 				w := writeWAL(t, major, segMiB)
-				w.compareTimeline(t, 1)
-				w.compareTimeline(t, 2)
+				kinds, crossing := w.compareTimeline(t, 1)
+				requireKinds(t, kinds)
+				if segMiB == 1 && crossing < 20 {
+					t.Errorf("only %d records cross segments", crossing)
+				}
+				if kinds, _ := w.compareTimeline(t, 2); kinds["XLOG/END_OF_RECOVERY"] != 1 {
+					t.Error("timeline 2 has no end-of-recovery record")
+				}
 			})
 		}
 	})
 }
 
-func (w *wholeCluster) compareTimeline(t *testing.T, tli pg.Timeline) {
+// A server that lost the rest of its last record in a crash writes over it.
+func TestReader_AgreesWithPgWaldump_OnOverwrittenRecords(t *testing.T) {
+	eachMajor(t, func(t *testing.T, major int) {
+		for name, lose := range map[string]int{"all that follows": 1, "only the last segment": 3} {
+			t.Run(name, func(t *testing.T) {
+				c := newCluster(t, major, "--wal-segsize=1")
+				w := &wholeCluster{cluster: c, major: major, segSize: 1 << 20, overwritten: 1}
+				c.start("wal_keep_size=1GB")
+				c.sql("create table t(i int)")
+				begin := c.sql("select pg_walfile_name(pg_current_wal_insert_lsn())")
+				c.sql("select pg_logical_emit_message(true, 'x', repeat('x', 3200000))")
+				c.stop(syscall.SIGQUIT)
+				first, err := pg.ParseSegment(begin, w.segSize)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, s := range w.segments(1) {
+					if s.Number >= first.Number+uint64(lose) {
+						if err := os.Remove(filepath.Join(c.data, "pg_wal", s.Name(w.segSize))); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				c.start("wal_keep_size=1GB")
+				c.sql("insert into t values (1)")
+				c.stop(syscall.SIGINT)
+				if kinds, _ := w.compareTimeline(t, 1); kinds["XLOG/OVERWRITE_CONTRECORD"] != 1 {
+					t.Error("the server did not write over its record")
+				}
+			})
+		}
+	})
+}
+
+// compareTimeline returns how many records there are of each kind, and how many that
+// cross segments.
+func (w *wholeCluster) compareTimeline(t *testing.T, tli pg.Timeline) (kinds map[string]int, crossing int) {
 	t.Helper()
 	segments := w.segments(tli)
 	if len(segments) == 0 {
@@ -138,8 +188,8 @@ func (w *wholeCluster) compareTimeline(t *testing.T, tli pg.Timeline) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	var kinds = map[string]int{}
-	var spanning, crossing int
+	kinds = map[string]int{}
+	var spanning int
 	var events []Event
 	for i, d := range want {
 		rec, err := r.Next(t.Context())
@@ -170,13 +220,29 @@ func (w *wholeCluster) compareTimeline(t *testing.T, tli pg.Timeline) {
 	t.Logf("PostgreSQL %d, %d MB segments, timeline %d: %d records of %d kinds compared with pg_waldump, "+
 		"%d of them cross pages, %d segments; end at %s: %s",
 		w.major, w.segSize>>20, tli, len(want), len(kinds), spanning, crossing, end.LSN, end.Reason)
-	if tli == 1 {
-		requireKinds(t, kinds)
-		if segMiB := w.segSize >> 20; segMiB == 1 && crossing < 20 {
-			t.Errorf("only %d records cross segments", crossing)
-		}
-	}
 	w.compareFacts(t, tli, segments, events)
+	w.checkPromotion(t, tli, events)
+	return kinds, crossing
+}
+
+// checkPromotion: the new timeline begins where replay of the old one ended, in a
+// segment that begins with pages of the old one.
+func (w *wholeCluster) checkPromotion(t *testing.T, tli pg.Timeline, events []Event) {
+	t.Helper()
+	if tli == 1 {
+		return
+	}
+	i := slices.IndexFunc(events, func(ev Event) bool { return ev.EndOfRecovery != nil })
+	if i < 0 {
+		t.Fatal("no end of recovery")
+	}
+	if at := events[i].LSN; at < w.promoted || at-w.promoted > longPageHeader {
+		t.Errorf("end of recovery at %s, replay had ended at %s", at, w.promoted)
+	}
+	f := w.scan(t, pg.SegmentOf(tli, w.promoted, w.segSize))
+	if f.Timeline != 1 || f.LastTimeline != tli {
+		t.Errorf("segment of the switch: timelines %d to %d", f.Timeline, f.LastTimeline)
+	}
 }
 
 // checkEnd: the next record begins where this one ends, or behind a page header there.
@@ -184,6 +250,8 @@ func (w *wholeCluster) checkEnd(t *testing.T, rec *Record, isSwitch bool, next p
 	t.Helper()
 	ok := next == rec.End
 	switch {
+	case w.overwritten > 0 && w.segSize.Offset(next) == longPageHeader:
+		ok = true
 	case w.segSize.Offset(rec.End) == 0:
 		ok = next == rec.End+longPageHeader
 	case rec.End%PageSize == 0:
@@ -325,7 +393,7 @@ func (w *wholeCluster) compareFacts(t *testing.T, tli pg.Timeline, segments []pg
 			crossing = append(crossing, ev)
 		}
 	}
-	joined := 0
+	joined, overwritten := 0, 0
 	for i, f := range all {
 		n := uint64(f.StartLSN) / uint64(w.segSize)
 		compareSegmentFacts(t, f, bySegment[n])
@@ -340,6 +408,10 @@ func (w *wholeCluster) compareFacts(t *testing.T, tli pg.Timeline, segments []pg
 			}
 		}
 		ev, err := Join(viaJSON(t, f.Tail), heads...)
+		if errors.Is(err, ErrOverwritten) {
+			overwritten++
+			continue
+		}
 		if joined >= len(crossing) {
 			t.Fatalf("segment %s has a tail, but no further record crosses", f.StartLSN)
 		}
@@ -356,6 +428,9 @@ func (w *wholeCluster) compareFacts(t *testing.T, tli pg.Timeline, segments []pg
 	}
 	if joined != len(crossing) {
 		t.Errorf("%d crossing records joined, %d there", joined, len(crossing))
+	}
+	if overwritten != w.overwritten {
+		t.Errorf("%d crossing records were written over, want %d", overwritten, w.overwritten)
 	}
 	t.Logf("timeline %d: facts of %d segments agree; %d crossing records joined, %d of them with a fact", tli, len(all), joined,
 		len(slices.DeleteFunc(crossing, func(ev Event) bool { return describe(&ev) == "" })))

@@ -18,6 +18,8 @@ type wholeCluster struct {
 	major    int
 	segSize  pg.SegmentSize
 	promoted pg.LSN // switch point to timeline 2
+
+	overwritten int // records that a crash left unfinished
 }
 
 const restorePointUTF8 = "vor der Änderung ≤ 1"

@@ -1,0 +1,44 @@
+package activities
+
+import (
+	"context"
+
+	"lifeboat/internal/basebackup"
+	"lifeboat/internal/contract"
+	"lifeboat/internal/repo"
+)
+
+// TakeBackup takes one backup.
+func (r *Runner) TakeBackup(ctx context.Context, in contract.TakeBackupInput, run Run) (contract.BackupResult, error) {
+	var none contract.BackupResult
+	c, err := r.cluster(in.Cluster)
+	if err != nil {
+		return none, err
+	}
+	rp, err := c.OpenRepository(ctx, true)
+	if err != nil {
+		return none, err
+	}
+	m, err := basebackup.Take(ctx, basebackup.Options{
+		Repo: rp, Cluster: in.Cluster, Server: c.Server, WorkflowID: run.WorkflowID, Host: r.set.Host, Program: r.set.Program,
+		Compression: c.Compression, WALTimeout: r.set.WALTimeout, CheckpointEvery: r.set.CheckpointEvery, Logger: r.set.Logger,
+		Progress: func(p basebackup.Progress) {
+			run.Progress(contract.Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Waiting: p.Waiting})
+		},
+	})
+	if err != nil {
+		return none, err
+	}
+	return BackupResult(m), nil
+}
+
+// BackupResult is a manifest in the words of the contract.
+func BackupResult(m *repo.Manifest) contract.BackupResult {
+	return contract.BackupResult{
+		Cluster: m.Cluster, BackupID: m.BackupID, Type: string(m.Type), ParentID: m.ParentID,
+		SystemIdentifier: m.SystemID.String(), PostgresVersion: m.PostgresText, Timeline: uint32(m.Timeline),
+		StartLSN: m.StartLSN.String(), StopLSN: m.StopLSN.String(), StartedAt: m.StartedAt, FinishedAt: m.FinishedAt,
+		SourceBytes: m.SourceBytes, ChangedBytes: m.ChangedBytes, StoredBytes: m.StoredBytes,
+		Chunks: m.Chunks, NewChunks: m.NewChunks, Files: m.Files, Seconds: m.Seconds, WorkflowID: m.WorkflowID,
+	}
+}

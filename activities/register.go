@@ -1,0 +1,118 @@
+package activities
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"lifeboat/internal/contract"
+)
+
+// Registry is the part of a Temporal worker that Register needs.
+type Registry interface {
+	RegisterActivityWithOptions(a any, options activity.RegisterOptions)
+}
+
+// Register binds a Runner's methods to a worker, under the contract's names.
+func Register(to Registry, r *Runner) {
+	register(to, contract.TakeBackupActivity, r.TakeBackup)
+	register(to, contract.PlanRestoreActivity, r.PlanRestore)
+	register(to, contract.LayFilesActivity, r.LayFiles)
+	register(to, contract.StartServerActivity, r.StartServer)
+	register(to, contract.PrepareDrillActivity, r.PrepareDrill)
+	register(to, contract.ProveRecoveryActivity, r.ProveRecovery)
+	register(to, contract.CleanUpDrillActivity, r.CleanUpDrill)
+	register(to, contract.PublishReportActivity, r.PublishReport)
+}
+
+func register[In, Out any](to Registry, name string, work func(context.Context, In, Run) (Out, error)) {
+	to.RegisterActivityWithOptions(func(ctx context.Context, in In) (Out, error) {
+		ctx, stop := stoppable(ctx)
+		defer stop()
+		b := &beater{ctx: ctx, changed: time.Now()}
+		end := b.keep()
+		out, err := work(ctx, in, Run{WorkflowID: activity.GetInfo(ctx).WorkflowExecution.ID, Progress: b.progress})
+		end()
+		return out, applicationError(ctx, err)
+	}, activity.RegisterOptions{Name: name})
+}
+
+// stoppable ends an activity's context also when its worker stops, so that the work is handed on at once.
+func stoppable(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := activity.GetWorkerStopChannel(ctx)
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// beater turns progress into heartbeats. What an engine reports is sent when it changed; between reports the last one
+// is repeated, but only for so long: a work that counts bytes and has not moved for stalledAfter, or is silent for
+// quietMost without counting, is taken for hung, and Temporal's heartbeat timeout gives it to another attempt.
+type beater struct {
+	ctx     context.Context
+	mu      sync.Mutex
+	last    contract.Progress
+	changed time.Time
+}
+
+const (
+	beatEvery    = 5 * time.Second // well below the heartbeat timeout of workflows
+	stalledAfter = 10 * time.Minute
+	quietMost    = 6 * time.Hour // a check of a large cluster by PostgreSQL's own programs reports nothing
+)
+
+func (b *beater) progress(p contract.Progress) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if p.Phase == b.last.Phase && p.Done == b.last.Done && p.Waiting == b.last.Waiting {
+		return
+	}
+	if p.Phase == b.last.Phase && p.Done > b.last.Done {
+		p.Rate = float64(p.Done-b.last.Done) / now.Sub(b.changed).Seconds()
+	}
+	b.last, b.changed = p, now
+	activity.RecordHeartbeat(b.ctx, p)
+}
+
+// beat repeats the last report, unless the work seems to hang.
+func (b *beater) beat() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	limit := quietMost
+	if b.last.Total > 0 {
+		limit = stalledAfter
+	}
+	if time.Since(b.changed) < limit {
+		activity.RecordHeartbeat(b.ctx, b.last)
+	}
+}
+
+// keep beats until stopped.
+func (b *beater) keep() (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(beatEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				b.beat()
+			case <-done:
+				return
+			case <-b.ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}

@@ -1,0 +1,77 @@
+// Package assemble wires the configuration to what the programs run: it turns repository URLs into stores and
+// lifeboat.yaml into activities.Settings. Both programs share it, so that a worker and `--local` do exactly the same.
+package assemble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+
+	"lifeboat/internal/blob"
+	"lifeboat/internal/blob/fs"
+	"lifeboat/internal/config"
+	"lifeboat/internal/repo"
+)
+
+// Version is set by the linker (-X); without it, the build information of the module is used.
+var Version = ""
+
+// Program names this program and its version, as manifests record it.
+func Program() string {
+	v := Version
+	if v == "" {
+		if info, ok := debug.ReadBuildInfo(); ok {
+			v = info.Main.Version
+		}
+	}
+	if v == "" || v == "(devel)" {
+		v = "development"
+	}
+	return "lifeboat " + v
+}
+
+// OpenStore opens the object store that a URL names. With create, a missing folder is made.
+func OpenStore(_ context.Context, url string, create bool) (blob.Store, error) {
+	path, err := config.FilePath(url)
+	if err != nil {
+		return nil, err
+	}
+	return fs.Open(path, fs.Options{Create: create})
+}
+
+// OpenRepository opens the repository at a URL; with create, an empty place becomes one.
+func OpenRepository(ctx context.Context, url string, create bool) (*repo.Repository, error) {
+	store, err := OpenStore(ctx, url, create)
+	if err != nil {
+		return nil, fmt.Errorf("open repository %s: %w", url, err)
+	}
+	if create {
+		return repo.OpenOrCreate(ctx, store)
+	}
+	return repo.Open(ctx, store)
+}
+
+// ErrNoLifeboat says that the lifeboat program was not found.
+var ErrNoLifeboat = errors.New("the lifeboat program was found neither beside this program nor on PATH")
+
+// Lifeboat finds the lifeboat program for restore_command: this program itself, its sibling, or one on PATH.
+func Lifeboat() (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		if filepath.Base(self) == "lifeboat" {
+			return self, nil
+		}
+		sibling := filepath.Join(filepath.Dir(self), "lifeboat")
+		if info, err := os.Stat(sibling); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return sibling, nil
+		}
+	}
+	if path, err := exec.LookPath("lifeboat"); err == nil {
+		return filepath.Abs(path)
+	}
+	return "", ErrNoLifeboat
+}

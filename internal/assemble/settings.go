@@ -1,0 +1,111 @@
+package assemble
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"lifeboat/activities"
+	"lifeboat/dbcore"
+	"lifeboat/internal/config"
+	"lifeboat/internal/contract"
+	"lifeboat/internal/repo"
+)
+
+// Host says where a program runs.
+type Host struct {
+	// Name is the host's; "" is os.Hostname.
+	Name string
+	// WorkDir is where drills restore to; "" is the configuration's, else a usual place.
+	WorkDir string
+}
+
+// Settings turns a configuration into what a Runner needs on this host.
+func Settings(cfg *config.Config, host Host, log *slog.Logger) (activities.Settings, error) {
+	s := activities.Settings{Clusters: map[string]activities.Cluster{}, Host: host.Name, TaskQueue: cfg.Worker.TaskQueue,
+		WorkDir: host.WorkDir, BinDirs: cfg.Worker.PostgresBin, Program: Program(), Logger: log}
+	if s.Host == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return s, fmt.Errorf("find this host's name: %w; give it by --host", err)
+		}
+		s.Host = name
+	}
+	if s.WorkDir == "" {
+		s.WorkDir = cfg.Worker.WorkDir
+	}
+	if s.WorkDir == "" {
+		s.WorkDir = defaultWorkDir()
+	}
+	s.Lifeboat, _ = Lifeboat() // restores say so if it is missing; backups do not need it
+	for _, name := range cfg.ClusterNames() {
+		c, err := cluster(cfg, name)
+		if err != nil {
+			return s, err
+		}
+		s.Clusters[name] = c
+	}
+	return s, nil
+}
+
+// defaultWorkDir is a place of this user's own on the disk for variable data, or else for temporary files.
+func defaultWorkDir() string {
+	const usual = "/var/lib/lifeboat/work"
+	if os.MkdirAll(usual, 0o755) == nil {
+		if probe, err := os.CreateTemp(usual, ".probe-*"); err == nil {
+			_ = probe.Close()
+			_ = os.Remove(probe.Name())
+			return usual
+		}
+	}
+	return filepath.Join(os.TempDir(), "lifeboat-"+strconv.Itoa(os.Getuid()))
+}
+
+func cluster(cfg *config.Config, name string) (activities.Cluster, error) {
+	var out activities.Cluster
+	c, err := cfg.Cluster(name)
+	if err != nil {
+		return out, err
+	}
+	r, err := cfg.Repository(c.Repository)
+	if err != nil {
+		return out, err
+	}
+	if out.Server, err = dbcore.ParseDSN(c.DSN.Reveal()); err != nil {
+		return out, fmt.Errorf("cluster %s: dsn: %w", name, err)
+	}
+	if out.Server.ApplicationName == "" {
+		out.Server.ApplicationName = "lifeboat"
+	}
+	if out.Compression, err = repo.ParseCompression(r.Compression); err != nil {
+		return out, err
+	}
+	out.RepositoryURL, out.RTO, out.RPO = r.URL, c.Objectives.RTO, c.Objectives.RPO
+	out.OpenRepository = func(ctx context.Context, create bool) (*repo.Repository, error) {
+		return OpenRepository(ctx, r.URL, create)
+	}
+	for _, k := range c.Checks {
+		out.Checks = append(out.Checks, contract.SQLCheck{Name: k.Name, SQL: k.SQL, Expect: k.Expect})
+	}
+	return out, nil
+}
+
+// WithoutConfiguration gives settings for one cluster of a repository that is named by URL alone (R5): enough to list,
+// fetch, verify and restore.
+func WithoutConfiguration(url, clusterName string, host Host, log *slog.Logger) (activities.Settings, error) {
+	cfg := config.Default()
+	s, err := Settings(cfg, host, log)
+	if err != nil {
+		return s, err
+	}
+	if _, err := config.FilePath(url); err != nil {
+		return s, err
+	}
+	s.Clusters[clusterName] = activities.Cluster{RepositoryURL: url, OpenRepository: func(ctx context.Context, create bool) (*repo.Repository, error) {
+		return OpenRepository(ctx, url, create)
+	}}
+	return s, nil
+}

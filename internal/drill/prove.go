@@ -1,0 +1,213 @@
+package drill
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"lifeboat/dbcore"
+	"lifeboat/internal/pginstance"
+	"lifeboat/internal/recovery"
+	"lifeboat/internal/repo"
+	"lifeboat/internal/verify"
+	"lifeboat/internal/wal/walrecord"
+)
+
+// ProveOptions say what to prove of a laid plan.
+type ProveOptions struct {
+	Plan     *recovery.Plan
+	Manifest *repo.Manifest // of the plan's backup
+	// CanaryID names canary rows around the target; "" if there are none.
+	CanaryID string
+	// Checks are the owner's, run in Database ("" is the one that the superuser's name or postgres gives).
+	Checks   []verify.Check
+	Database string
+	BinDirs  []string
+	Owner    string
+	Env      []string
+	Logger   *slog.Logger
+	Progress func(recovery.Progress)
+}
+
+// Proof is what was found. A failed check is a finding, not an error.
+type Proof struct {
+	Reached *recovery.Reached // nil if the server did not reach its target
+	Checks  []verify.Finding
+	// Replay, Ready and Check are how long the parts took; checking before the start counts as Check.
+	Replay, Ready, Check time.Duration
+}
+
+// Prove starts a server on laid files, replays to the target, asserts it, promotes, runs the checks, and shuts the
+// server down. The server dies with this process. An error means that something could not be done, among it that the
+// server did not reach the plan's target; what was found before that is in the Proof.
+func Prove(ctx context.Context, opts ProveOptions) (*Proof, error) {
+	p := opts.Plan
+	proof := &Proof{}
+	bin, err := pginstance.FindBinaries(p.PostgresMajor, opts.BinDirs)
+	if err != nil {
+		return proof, err
+	}
+	owner, err := pginstance.LookupOwner(opts.Owner)
+	if err != nil {
+		return proof, err
+	}
+	if err := stopLeftover(ctx, p); err != nil {
+		return proof, err
+	}
+	checking := func(f func()) { begin := time.Now(); f(); proof.Check += time.Since(begin) }
+	checking(func() { proof.Checks = append(proof.Checks, laid(p), proof.manifest(ctx, opts, bin, owner)) })
+
+	s, err := recovery.Start(ctx, p, recovery.StartOptions{BinDirs: opts.BinDirs, Owner: opts.Owner, SocketOnly: true,
+		Env: opts.Env, Logger: opts.Logger, Progress: opts.Progress,
+		AtTarget: func(ctx context.Context, in *pginstance.Instance) (err error) {
+			checking(func() { err = proof.compare(ctx, opts, in) })
+			return err
+		}})
+	if err != nil {
+		return proof, err
+	}
+	stopped := false
+	defer func() {
+		if !stopped {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+			defer cancel()
+			_ = s.Instance.Stop(end, pginstance.Immediate)
+		}
+	}()
+	proof.Reached, proof.Replay, proof.Ready = &s.Reached, s.Replay, s.Ready
+	checking(func() { err = proof.examine(ctx, opts, s, bin, owner) })
+	if err != nil {
+		return proof, err
+	}
+	checking(func() {
+		if err = s.Instance.Stop(ctx, pginstance.Fast); err == nil {
+			stopped = true
+			proof.Checks = append(proof.Checks, verify.Checksums(ctx, bin, owner, p.TargetDir, opts.Manifest.DataChecksums))
+		}
+	})
+	return proof, err
+}
+
+// stopLeftover ends a server that a dead attempt left in the directory. A drill's servers die with their worker, but
+// may take a moment to.
+func stopLeftover(ctx context.Context, p *recovery.Plan) error {
+	in, err := pginstance.Attach(p.TargetDir, pginstance.AttachOptions{Superuser: p.Superuser})
+	if err != nil {
+		return nil //nolint:nilerr // nothing runs there, or nothing that can be attached to: Start will say so
+	}
+	return in.Stop(ctx, pginstance.Immediate)
+}
+
+// laid states what Lay proved: it reads every chunk of the plan's files and checks tag and hash of each.
+func laid(p *recovery.Plan) verify.Finding {
+	return verify.Finding{ID: "objects", Level: 1, Outcome: verify.Passed,
+		Expected: fmt.Sprintf("%d entries, %d bytes, every chunk hashing to its name", p.Files, p.Bytes),
+		Observed: "laid and checked"}
+}
+
+func (proof *Proof) manifest(ctx context.Context, opts ProveOptions, bin pginstance.Binaries, owner pginstance.Owner) verify.Finding {
+	if !opts.Manifest.ServerManifest {
+		return verify.Finding{ID: "manifest", Level: 4, Outcome: verify.Unable, Observed: "the backup has no backup_manifest"}
+	}
+	if recovery.WasStarted(opts.Plan) {
+		return verify.Finding{ID: "manifest", Level: 4, Outcome: verify.Unable,
+			Observed: "an earlier attempt of this drill started the server, so its files have changed"}
+	}
+	return verify.Manifest(ctx, bin, owner, opts.Plan.TargetDir, recovery.ChangedFiles())
+}
+
+// connect opens a session on a restored server.
+func (o *ProveOptions) connect(ctx context.Context, in *pginstance.Instance) (*dbcore.Conn, error) {
+	cfg, err := dbcore.ParseDSN(in.ConnString(o.Database, o.Plan.Superuser))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dbcore.Connect(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("check the restored server: %w", err)
+	}
+	return conn, nil
+}
+
+// compare asks the server that is paused at its target for the pairs around it: before promotion, after which it
+// would give numbers of lost transactions to its own.
+func (proof *Proof) compare(ctx context.Context, opts ProveOptions, in *pginstance.Instance) error {
+	conn, err := opts.connect(ctx, in)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := opts.Plan.Stop
+	proof.Checks = append(proof.Checks, transactionFinding(ctx, conn, "transaction before", stop.LastCommit, "committed"),
+		transactionFinding(ctx, conn, "transaction after", stop.FirstLost, "not there"))
+	if opts.CanaryID != "" {
+		proof.Checks = append(proof.Checks, checkCanary(ctx, conn, opts.CanaryID)...)
+	}
+	return nil
+}
+
+// examine runs the checks on the promoted server.
+func (proof *Proof) examine(ctx context.Context, opts ProveOptions, s *recovery.Server, bin pginstance.Binaries, owner pginstance.Owner) error {
+	opts.progress("check")
+	p := opts.Plan
+	add := func(f ...verify.Finding) { proof.Checks = append(proof.Checks, f...) }
+	add(verify.Finding{ID: "wal", Level: 2, Outcome: verify.Passed,
+		Expected: "WAL without a gap from " + p.StartLSN.String() + " to " + p.Stop.ReplayedTo.String(),
+		Observed: "replayed to " + s.Reached.LSN.String()})
+	add(verify.Finding{ID: "target", Level: 5, Outcome: verify.Passed,
+		Expected: "replay up to " + p.Stop.ReplayedTo.String() + ", " + p.Target.String(),
+		Observed: "reached " + s.Reached.LSN.String() + ", last transaction ended " + s.Reached.LastCommitAt.UTC().Format(time.RFC3339Nano)})
+	conn, err := opts.connect(ctx, s.Instance)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	add(verify.Catalog(ctx, conn))
+	for _, c := range opts.Checks {
+		add(verify.SQL(ctx, conn, c))
+	}
+	if p.Action == recovery.Promote {
+		opts.progress("amcheck")
+		add(verify.Amcheck(ctx, bin, owner, s.Instance, p.Superuser))
+	}
+	return nil
+}
+
+func (o *ProveOptions) progress(phase string) {
+	if o.Progress != nil {
+		o.Progress(recovery.Progress{Phase: phase})
+	}
+}
+
+// transactionFinding asks the server what became of a transaction of the source (pg_xact_status). The archive's xid has
+// 32 bits; the epoch is that of the server's own counter, which is at most 2^31 away.
+func transactionFinding(ctx context.Context, conn *dbcore.Conn, id string, t *walrecord.Transaction, want string) verify.Finding {
+	begin := time.Now()
+	f := verify.Finding{ID: id, Level: 5, Expected: want}
+	if t == nil {
+		f.Outcome, f.Observed = verify.Skipped, "the archive has no such transaction near the target"
+		return f
+	}
+	f.Expected = fmt.Sprintf("xid %d of %s: %s", t.XID, t.Time, want)
+	status, err := dbcore.One[string](ctx, conn, `
+		with s as (select pg_snapshot_xmax(pg_current_snapshot())::text::numeric as next),
+		     x as (select next, (div(next, 4294967296) * 4294967296 + $1::text::numeric) as guess from s),
+		     y as (select next, guess - case when guess - next > 2147483648 then 4294967296
+		                                     when next - guess > 2147483648 then -4294967296 else 0 end as xid from x)
+		select case when xid >= next then 'not there' else coalesce(pg_xact_status(xid::text::xid8), 'forgotten') end from y`,
+		fmt.Sprint(t.XID))
+	f.Took = time.Since(begin)
+	f.Observed = status
+	switch {
+	case err != nil:
+		f.Outcome, f.Observed = verify.Unable, err.Error()
+	case status == want || want == "not there" && (status == "aborted" || status == "in progress"):
+		f.Outcome = verify.Passed
+	case status == "forgotten":
+		f.Outcome, f.Observed = verify.Unable, "the server no longer knows that transaction"
+	default:
+		f.Outcome = verify.Failed
+	}
+	return f
+}

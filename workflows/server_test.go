@@ -1,0 +1,259 @@
+package workflows
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+
+	"lifeboat/internal/contract"
+)
+
+var update = flag.Bool("update", false, "store the histories of TestServer's runs in "+replayFolder)
+
+// quick are options under which lost workers are noticed soon.
+var quick = Options{HeartbeatTimeout: time.Second, HostTimeout: time.Second}
+
+// scenario is one run on a real server.
+type scenario struct {
+	name, workflow, input string
+	// prepare changes the activities; cancel ends the run.
+	prepare func(f *fakes, cancel func())
+	// noHost leaves the host's queue without a worker.
+	noHost bool
+	status enumspb.WorkflowExecutionStatus
+	check  func(t *testing.T, f *fakes, run client.WorkflowRun)
+}
+
+const (
+	completed = enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
+	failed    = enumspb.WORKFLOW_EXECUTION_STATUS_FAILED
+	cancelled = enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED
+)
+
+// silentOnce makes the first attempt fall silent, as that of a killed worker does.
+func silentOnce(ctx context.Context) error {
+	if failing(1, errOutage)(ctx) == nil {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func scenarios() []scenario {
+	return []scenario{
+		{name: "backup", workflow: contract.BackupWorkflow, input: backupInput, status: completed},
+		{
+			name: "backup-cancelled", workflow: contract.BackupWorkflow, input: backupInput, status: cancelled,
+			prepare: func(f *fakes, cancel func()) { f.before[contract.TakeBackupActivity] = untilCancelled(cancel) },
+		},
+		{
+			name: "backup-typo", workflow: contract.BackupWorkflow, input: `{"clutser":"orders"}`, status: failed,
+			check: wantFailure(contract.ErrorInvalidInput, `unknown field "clutser"`),
+		},
+		{
+			name: "unknown-type", workflow: "Bakcup", input: backupInput, status: failed,
+			check: wantFailure(contract.ErrorInvalidInput, "use Backup, Restore, Drill"),
+		},
+		{
+			name: "restore", workflow: contract.RestoreWorkflow, input: startInput, status: completed, check: wantAttempts(contract.LayFilesActivity, 2),
+			prepare: func(f *fakes, _ func()) { f.before[contract.LayFilesActivity] = silentOnce },
+		},
+		{
+			name: "restore-no-worker", workflow: contract.RestoreWorkflow, input: restoreInput, status: failed, noHost: true,
+			check: wantFailure(errorNoWorker, "no worker on host db1"),
+		},
+		{
+			name: "restore-long-names", workflow: contract.RestoreWorkflow, status: completed,
+			input: `{"cluster":"` + strings.Repeat("c", maxName) + `","host":"` + testHost + `","targetDir":"/` + strings.Repeat("<é", 500) + `"}`,
+		},
+		{name: "drill", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Pass)},
+		{
+			name: "drill-refused", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Fail),
+			prepare: func(f *fakes, _ func()) {
+				f.before[contract.PlanRestoreActivity] = always(typed(contract.ErrorRefused, "the target cannot be reached"))
+			},
+		},
+		{
+			name: "drill-host-lost", workflow: contract.DrillWorkflow, input: drillInput, status: completed, noHost: true,
+			check: wantVerdict(contract.CouldNotVerify),
+		},
+		{
+			name: "drill-cancelled", workflow: contract.DrillWorkflow, input: drillInput, status: cancelled, check: wantAttempts(contract.CleanUpDrillActivity, 1),
+			prepare: func(f *fakes, cancel func()) {
+				f.before[contract.ProveRecoveryActivity] = untilCancelled(cancel)
+			},
+		},
+	}
+}
+
+// Workflows behave on a real server as in the test environment: timeouts, routing to hosts, cancellation, metadata.
+// Each history must replay at once, before and after it goes through JSON.
+func TestServer(t *testing.T) {
+	c := startServer(t)
+	for _, s := range scenarios() {
+		t.Run(s.name, func(t *testing.T) {
+			history := s.run(t, c)
+			if err := newReplayer(t, Register).ReplayWorkflowHistory(quiet{}, history); err != nil {
+				t.Errorf("replay: %v", err)
+			}
+			encoded := encodeHistory(t, history)
+			again, err := client.HistoryFromJSON(bytes.NewReader(encoded), client.HistoryJSONOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := newReplayer(t, Register).ReplayWorkflowHistory(quiet{}, again); err != nil {
+				t.Errorf("replay from JSON: %v", err)
+			}
+			if *update {
+				if err := os.WriteFile(filepath.Join(replayFolder, s.name+".json"), encoded, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// run runs the scenario to its end and returns its history.
+func (s scenario) run(t *testing.T, c client.Client) *historypb.History {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	f := newFakes()
+	if s.prepare != nil {
+		s.prepare(f, func() { _ = c.CancelWorkflow(context.WithoutCancel(ctx), s.name, "") })
+	}
+	// A queue for each scenario: on a shared one, tasks get lost with the polls of workers that have stopped.
+	queue := contract.DefaultTaskQueue + "-" + s.name
+	f.prepared.Queue = contract.HostQueue(queue, testHost)
+	startWorkers(t, c, f, queue, !s.noHost)
+	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: s.name, TaskQueue: queue},
+		s.workflow, jsonPayload(s.input))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = run.Get(ctx, nil) // how it ended is checked below
+	described, err := c.DescribeWorkflowExecution(ctx, s.name, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status := described.GetWorkflowExecutionInfo().GetStatus(); status != s.status {
+		t.Fatalf("status is %v, want %v: %v", status, s.status, run.Get(ctx, nil))
+	}
+	if s.check != nil {
+		s.check(t, f, run)
+	}
+	history := &historypb.History{}
+	events := c.GetWorkflowHistory(ctx, s.name, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		event, err := events.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reason := event.GetWorkflowTaskFailedEventAttributes(); reason != nil {
+			t.Errorf("a workflow task failed: %v", reason)
+		}
+		if queue := event.GetWorkflowTaskScheduledEventAttributes().GetTaskQueue(); queue.GetKind() == enumspb.TASK_QUEUE_KIND_STICKY {
+			queue.Name = "sticky" // else the name of the machine that recorded it
+		}
+		history.Events = append(history.Events, event)
+	}
+	return history
+}
+
+// startWorkers starts the workers of a scenario, and stops them at its end.
+func startWorkers(t *testing.T, c client.Client, f *fakes, queue string, withHost bool) {
+	t.Helper()
+	options := worker.Options{Identity: "worker", StickyScheduleToStartTimeout: time.Second}
+	main := worker.New(c, queue, options)
+	quick.Register(main)
+	workers := []worker.Worker{main}
+	if withHost {
+		options.DisableWorkflowWorker = true
+		workers = append(workers, worker.New(c, contract.HostQueue(queue, testHost), options))
+	}
+	for _, w := range workers {
+		f.register(w)
+		if err := w.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(w.Stop)
+	}
+}
+
+// startServer starts the development server that TEMPORAL_DEV_SERVER names.
+func startServer(t *testing.T) client.Client {
+	t.Helper()
+	path := os.Getenv("TEMPORAL_DEV_SERVER")
+	if path == "" {
+		t.Skip("TEMPORAL_DEV_SERVER is not set: no Temporal server to test with; make test sets it")
+	}
+	var arguments []string
+	for _, name := range contract.Attributes() {
+		arguments = append(arguments, "--search-attribute", name+"=Keyword")
+	}
+	server, err := testsuite.StartDevServer(t.Context(), testsuite.DevServerOptions{
+		ExistingPath: path, LogLevel: "error", ExtraArgs: arguments, Stdout: io.Discard, Stderr: os.Stderr,
+		ClientOptions: &client.Options{Identity: "test", Logger: quiet{}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Errorf("stop the server: %v", err)
+		}
+	})
+	return server.Client()
+}
+
+func wantFailure(kind, text string) func(*testing.T, *fakes, client.WorkflowRun) {
+	return func(t *testing.T, _ *fakes, run client.WorkflowRun) {
+		t.Helper()
+		var app *temporal.ApplicationError
+		if err := run.Get(t.Context(), nil); !errors.As(err, &app) || app.Type() != kind || !strings.Contains(app.Message(), text) {
+			t.Errorf("error is %v, want %s with %q", err, kind, text)
+		}
+	}
+}
+
+func wantVerdict(want contract.Verdict) func(*testing.T, *fakes, client.WorkflowRun) {
+	return func(t *testing.T, _ *fakes, run client.WorkflowRun) {
+		t.Helper()
+		var got contract.DrillResult
+		if err := run.Get(t.Context(), &got); err != nil || got.Verdict != want {
+			t.Errorf("verdict is %s, %v, want %s", got.Verdict, err, want)
+		}
+	}
+}
+
+func wantAttempts(activity string, want int) func(*testing.T, *fakes, client.WorkflowRun) {
+	return func(t *testing.T, f *fakes, _ client.WorkflowRun) {
+		t.Helper()
+		if got := f.attempts(activity); got != want {
+			t.Errorf("%d attempts at %s, want %d", got, activity, want)
+		}
+	}
+}
+
+func mustOpen(t *testing.T, file string) io.Reader {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.NewReader(data)
+}
