@@ -169,13 +169,7 @@ func TestConnectErrors(t *testing.T) {
 		_, _ = c.Write([]byte("N"))
 		c.Close()
 	})
-	var silent []net.Conn
-	silentPort := listenTest(t, func(c net.Conn) { silent = append(silent, c) })
-	t.Cleanup(func() {
-		for _, c := range silent {
-			c.Close()
-		}
-	})
+	silentPort := listenTest(t, func(c net.Conn) { t.Cleanup(func() { c.Close() }) })
 	for _, c := range []struct {
 		name   string
 		change func(*dbcore.Config)

@@ -93,6 +93,9 @@ func (t *Tx) Query(ctx context.Context, sql string, args ...any) (*Rows, error) 
 //   - ErrTxAborted: fn swallowed the error of a failed statement; rolled back.
 //   - any other: rolled back, also when the server refused the COMMIT (deferred constraints, serialization failures).
 //
+// A COMMIT whose wait for a synchronous standby is cancelled on the server counts as committed: the server reports
+// success, and only a warning says that the standby may lack it.
+//
 // RunTx itself never repeats anything.
 func (db *DB) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
 	conn, err := db.acquire(ctx)

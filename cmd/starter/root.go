@@ -40,7 +40,7 @@ func newRootCommand(a *app) *cobra.Command {
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	f.BoolVar(&a.quiet, "quiet", false, "print results and errors only")
 	f.BoolVar(&a.noColor, "no-color", false, "print no colors")
-	root.AddCommand(newWALPushCommand(a), newWALFetchCommand(a))
+	root.AddCommand(newWALPushCommand(a), newWALFetchCommand(a), newBackupCommand(a), newDrillCommand(a), newDemoCommand(a))
 	return root
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -55,19 +54,4 @@ func (a *app) walFetch(cmd *cobra.Command, cluster, need string, args []string) 
 		return err
 	}
 	return wal.Fetch(cmd.Context(), wal.FetchOptions{Repo: r, Cluster: cluster, Name: args[0], Dest: args[1], Need: ranges})
-}
-
-// exitCode maps an error to the exit codes of the interface.
-func exitCode(err error) int {
-	var fetch *fetchError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &fetch):
-		if errors.Is(err, wal.ErrAbsent) {
-			return 1
-		}
-		return 126
-	}
-	return 1
 }

@@ -20,32 +20,6 @@ import (
 
 const formatDocument = "../../docs/repository-format.md"
 
-// smallHeader has sizes that give trees of many levels, several chunks a leaf and several packs for little data.
-func smallHeader() repo.Header {
-	h := repo.Header{Format: repo.Format, ChunkSize: 8 << 10, LeafSpan: 16 << 10, FanOut: 2, PackSize: 64 << 10}
-	for i := range h.ID {
-		h.ID[i], h.NamingKey[i] = byte(i), byte(0x80+i)
-	}
-	return h
-}
-
-// newSmall creates a repository of smallHeader in store.
-func newSmall(t testing.TB, store blob.Store) *repo.Repository {
-	t.Helper()
-	data, err := json.Marshal(smallHeader())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := blob.PutBytesIfAbsent(t.Context(), store, "lifeboat.json", data); err != nil {
-		t.Fatal(err)
-	}
-	r, err := repo.Open(t.Context(), store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 // formatFixture is a repository of everything that the format has, and what a reader must find in it.
 type formatFixture struct {
 	store   *mem.Store
@@ -235,18 +209,7 @@ func (r *docReader) anyObject(key string) (what string, err error) {
 // entriesOf lists the file table of a backup, or the entries of a dead attempt's checkpoints.
 func (r *docReader) entriesOf(cluster, id string) (entries []docEntry, err error) {
 	if dead, ok := strings.CutPrefix(id, "run of "); ok {
-		content, err := r.content("clusters/"+cluster+"/intents/"+dead+"/run-000000", docCheckpoint)
-		if err != nil {
-			return nil, err
-		}
-		for f := (&fields{content}); len(f.b) > 0; {
-			page, err := r.page([]byte(f.str()))
-			if err != nil {
-				return nil, err
-			}
-			entries = append(entries, page...)
-		}
-		return entries, nil
+		return r.run("clusters/" + cluster + "/intents/" + dead + "/run-000000")
 	}
 	m, err := r.manifest(cluster, id)
 	if err != nil {
@@ -269,6 +232,22 @@ func (r *docReader) entriesOf(cluster, id string) (entries []docEntry, err error
 	}
 	if !slices.IsSortedFunc(entries, func(a, b docEntry) int { return strings.Compare(a.path, b.path) }) || len(entries) != m.Table.Files {
 		return nil, fmt.Errorf("%d entries, not %d in order", len(entries), m.Table.Files)
+	}
+	return entries, nil
+}
+
+// run lists the entries of a checkpoint (section 10).
+func (r *docReader) run(key string) (entries []docEntry, err error) {
+	content, err := r.content(key, docCheckpoint)
+	if err != nil {
+		return nil, err
+	}
+	for f := (&fields{content}); len(f.b) > 0; {
+		page, err := r.page([]byte(f.str()))
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, page...)
 	}
 	return entries, nil
 }

@@ -3,6 +3,8 @@ package repo_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -27,17 +29,14 @@ func raceFactor() int {
 	return 1
 }
 
-// pattern makes n reproducible bytes that compress about 3 times.
+// pattern makes n reproducible bytes that compress about 3 times: 5 random ones of 16.
 func pattern(seed uint64, n int) []byte {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	out := make([]byte, n)
+	out := make([]byte, n+16)
 	for i := 0; i < n; i += 16 {
-		word := rng.Uint64()
-		for j := i; j < min(i+5, n); j++ {
-			out[j] = byte(word >> (8 * (j - i)))
-		}
+		binary.LittleEndian.PutUint64(out[i:], rng.Uint64()&(1<<40-1))
 	}
-	return out
+	return out[:n:n]
 }
 
 // random makes n reproducible bytes that do not compress.
@@ -185,4 +184,41 @@ func objects(t testing.TB, store blob.Store, prefix string) map[string][]byte {
 		out[info.Key] = body
 	}
 	return out
+}
+
+// smallHeader has sizes that give trees of many levels, several chunks a leaf and several packs for little data.
+func smallHeader() repo.Header {
+	h := repo.Header{Format: repo.Format, ChunkSize: 8 << 10, LeafSpan: 16 << 10, FanOut: 2, PackSize: 64 << 10}
+	for i := range h.ID {
+		h.ID[i], h.NamingKey[i] = byte(i), byte(0x80+i)
+	}
+	return h
+}
+
+// newSmall creates a repository of smallHeader in store.
+func newSmall(t testing.TB, store blob.Store) *repo.Repository {
+	t.Helper()
+	return create(t, store, smallHeader())
+}
+
+// openWith creates a repository with the sizes of h.
+func openWith(t testing.TB, h repo.Header) *repo.Repository {
+	t.Helper()
+	return create(t, mem.New(), h)
+}
+
+func create(t testing.TB, store blob.Store, h repo.Header) *repo.Repository {
+	t.Helper()
+	data, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := blob.PutBytesIfAbsent(t.Context(), store, "lifeboat.json", data); err != nil {
+		t.Fatal(err)
+	}
+	r, err := repo.Open(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

@@ -38,7 +38,7 @@ func writeWAL(t testing.TB, major, segMiB int) *wholeCluster {
 	}
 	c.sql("select pg_create_restore_point('" + restorePointUTF8 + "')")
 	c.run("pgbench", "-h", c.root, "-U", "postgres", "-i", "-q", "-s", "2", "postgres")
-	c.pgbench("-c", "4", "-j", "2", "-t", "800")
+	c.pgbench("-c", "4", "-j", "2", "-t", "400")
 	c.prepared()
 	c.script("select pg_backup_start('x', true); insert into log select 'backup'; select pg_backup_stop();")
 	for range 3 {
@@ -47,8 +47,8 @@ func writeWAL(t testing.TB, major, segMiB int) *wholeCluster {
 	}
 	c.stop(syscall.SIGQUIT) // crash: recovery writes an end-of-recovery checkpoint
 	c.start(append(settings, "max_connections=123", "track_commit_timestamp=on", "wal_log_hints=on", "wal_compression=on")...)
-	c.script(workload)
-	c.pgbench("-c", "4", "-j", "2", "-t", "400")
+	c.script(workload) // again, on other settings
+	c.pgbench("-c", "4", "-j", "2", "-t", "200")
 	c.stop(syscall.SIGINT)
 	w.promote(append(settings, "max_connections=123", "restore_command=false"))
 	return w
@@ -102,7 +102,7 @@ func (w *wholeCluster) promote(settings []string) {
 func (c *cluster) prepared() {
 	c.t.Helper()
 	var b strings.Builder
-	for i, n := range []int{0, 1, 100, 30000} {
+	for i, n := range []int{0, 1, 100, 17000} {
 		for _, end := range []string{"commit", "rollback"} {
 			fmt.Fprintf(&b, "create table victim%d%s(i int primary key, v text);\n", i, end)
 			fmt.Fprintf(&b, "begin; drop table victim%d%s; create table born%d%s(i int);\n", i, end, i, end)
@@ -137,7 +137,7 @@ create table am(i int, t text, a int[], p point, tv tsvector);
 create index on am using btree(i); create index on am using hash(i); create index on am using gin(a);
 create index on am using gist(p); create index on am using spgist(p); create index on am using brin(i);
 insert into am select i, md5(i::text), array[i, i % 10], point(i, i % 100), to_tsvector('simple', md5(i::text))
-  from generate_series(1, 5000) i;
+  from generate_series(1, 2000) i;
 update am set t = t || 'y' where i % 3 = 0;
 delete from am where i % 5 = 0;
 vacuum am;

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
+
+	"lifeboat/activities"
+	"lifeboat/internal/contract"
+	"lifeboat/workflows"
+)
+
+const (
+	// stopTimeout is how long activities have to hand on when the worker stops.
+	stopTimeout = 10 * time.Second
+	// heartbeats reach Temporal at least that often while there is something to report.
+	heartbeatInterval = 5 * time.Second
+	// stickyTimeout is how long a workflow waits for a worker that died before another one takes it: the SDK's
+	// default of 5 s would be most of the time that a killed worker costs.
+	stickyTimeout = time.Second
+	// parallelActivities bounds the work of one process: each backup or restore uses all CPUs by itself.
+	parallelActivities = 4
+)
+
+// run polls until ctx ends, then hands on what is under way.
+func run(ctx context.Context, set activities.Settings, logger *slog.Logger) error {
+	worker.SetStickyWorkflowCacheSize(200)
+	opts, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return usageError{fmt.Errorf("read Temporal's settings: %w", err)}
+	}
+	opts.Logger = log.NewStructuredLogger(logger)
+	c, err := client.DialContext(ctx, opts)
+	if err != nil {
+		return fmt.Errorf("connect to Temporal at %s: %w; TEMPORAL_ADDRESS names another server, `make dev` starts one", opts.HostPort, err)
+	}
+	defer c.Close()
+	registerAttributes(ctx, c, opts.Namespace, logger)
+
+	runner := activities.NewRunner(set)
+	common := worker.Options{
+		WorkerStopTimeout:                       stopTimeout,
+		MaxHeartbeatThrottleInterval:            heartbeatInterval,
+		DefaultHeartbeatThrottleInterval:        heartbeatInterval,
+		StickyScheduleToStartTimeout:            stickyTimeout,
+		MaxConcurrentActivityExecutionSize:      parallelActivities,
+		DisableRegistrationAliasing:             true,
+		MaxConcurrentWorkflowTaskExecutionSize:  20,
+		MaxConcurrentLocalActivityExecutionSize: parallelActivities,
+	}
+	shared := worker.New(c, set.TaskQueue, common)
+	workflows.Register(shared)
+	activities.Register(shared, runner)
+	onHost := common
+	onHost.DisableWorkflowWorker = true
+	queue := contract.HostQueue(set.TaskQueue, set.Host)
+	local := worker.New(c, queue, onHost)
+	activities.Register(local, runner)
+
+	if err := shared.Start(); err != nil {
+		return fmt.Errorf("poll task queue %s: %w", set.TaskQueue, err)
+	}
+	defer shared.Stop()
+	if err := local.Start(); err != nil {
+		return fmt.Errorf("poll task queue %s: %w", queue, err)
+	}
+	defer local.Stop()
+	logger.Info("worker ready", "queues", []string{set.TaskQueue, queue}, "workDir", set.WorkDir, "program", set.Program)
+	<-ctx.Done()
+	logger.Info("worker stops; what is under way is handed on")
+	return nil
+}
+
+// registerAttributes adds the search attributes that are missing. A server on which this client may not, says so, and
+// an operator adds them.
+func registerAttributes(ctx context.Context, c client.Client, namespace string, logger *slog.Logger) {
+	if namespace == "" {
+		namespace = client.DefaultNamespace
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	missing := map[string]enums.IndexedValueType{}
+	for _, name := range contract.Attributes() {
+		if _, ok := have.GetCustomAttributes()[name]; !ok {
+			missing[name] = enums.INDEXED_VALUE_TYPE_KEYWORD
+		}
+	}
+	if err == nil && len(missing) > 0 {
+		_, err = c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{
+			Namespace: namespace, SearchAttributes: missing})
+	}
+	if err != nil {
+		logger.Warn("search attributes could not be checked or added; workflows fail without them; add them by: "+
+			"temporal operator search-attribute create --name LifeboatCluster --type Keyword "+
+			"--name LifeboatPhase --type Keyword --name LifeboatVerdict --type Keyword", "error", err)
+	}
+}
