@@ -2,13 +2,12 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"text/tabwriter"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
+	"lifeboat/internal/config"
 	"lifeboat/internal/contract"
 )
 
@@ -30,7 +29,7 @@ func newDrillCommand(a *app) *cobra.Command {
 				in.Target = contract.Target{Kind: "time", Value: at.Format(time.RFC3339Nano)}
 			}
 			var err error
-			if in.Checks, err = readChecks(checks); err != nil {
+			if in.Checks, err = a.readChecks(checks); err != nil {
 				return &usageError{err}
 			}
 			if err := in.Validate(); err != nil {
@@ -67,22 +66,14 @@ func newDrillCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// readChecks reads a list of checks as it would stand in the configuration.
-func readChecks(path string) ([]contract.SQLCheck, error) {
+// readChecks reads a file of checks: the key `checks`, as under a cluster of the configuration.
+func (a *app) readChecks(path string) ([]contract.SQLCheck, error) {
 	if path == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(path)
+	list, err := config.ReadChecks(path, a.env)
 	if err != nil {
-		return nil, fmt.Errorf("read checks: %w", err)
-	}
-	var list []struct {
-		Name   string `yaml:"name"`
-		SQL    string `yaml:"sql"`
-		Expect string `yaml:"expect"`
-	}
-	if err := yaml.UnmarshalWithOptions(data, &list, yaml.Strict()); err != nil {
-		return nil, fmt.Errorf("read checks %s: %w", path, err)
+		return nil, err
 	}
 	out := make([]contract.SQLCheck, len(list))
 	for i, c := range list {

@@ -2,87 +2,44 @@ package basebackup
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"lifeboat/dbcore"
-	"lifeboat/internal/pg"
+	"lifeboat/internal/wal"
 )
 
 // WALTimeoutError says that the backup's WAL did not come into the repository. The backup was not made visible.
 type WALTimeoutError struct {
-	Missing string // the first missing segment
-	Waited  time.Duration
-	Command string // the server's archive_command
+	Missing *wal.MissingError
+	Command string // the server's archive_command or archive_library
 	Failure string // what pg_stat_archiver knows of the last failure; may be empty
 }
 
 // Error names the segment, the setting and the remedy.
 func (e *WALTimeoutError) Error() string {
-	s := fmt.Sprintf("WAL segment %s did not reach the repository within %v, so the backup cannot be restored and was not published: "+
-		"see that archive_command runs `lifeboat wal-push %%p --cluster NAME` successfully (it is %q)", e.Missing, e.Waited, e.Command)
+	s := fmt.Sprintf("the backup was not published, because without its WAL it could not be restored: %v (archive_command is %q)", e.Missing, e.Command)
 	if e.Failure != "" {
 		s += "; " + e.Failure
 	}
-	return s + "; its own messages are in the server's log"
+	return s
 }
 
-// waitForWAL waits until every segment from start to stop is in the repository, as the repository itself says. The
-// time counts from the last segment that came.
+// Unwrap gives the missing segment.
+func (e *WALTimeoutError) Unwrap() error { return e.Missing }
+
+// waitForWAL waits until every segment from start to stop is in the repository.
 func (a *attempt) waitForWAL(ctx context.Context) error {
-	size := a.manifest.WALSegmentSize
-	next := pg.SegmentOf(a.manifest.Timeline, a.manifest.StartLSN, size)
-	last := pg.SegmentOf(a.manifest.Timeline, a.manifest.StopLSN-1, size)
-	total := int64(last.Number-next.Number+1) * int64(size)
-	progress := time.Now()
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		found, err := a.present(ctx, next, last)
-		if err != nil {
-			return err
-		}
-		if found > 0 {
-			next.Number += found
-			progress = time.Now()
-		}
-		if next.Number > last.Number {
-			return nil
-		}
-		name := next.Name(size)
-		a.opts.Progress(Progress{Phase: "wal", Done: total - int64(last.Number-next.Number+1)*int64(size), Total: total,
-			Waiting: "WAL segment " + name})
-		if time.Since(progress) > a.opts.WALTimeout {
-			return &WALTimeoutError{Missing: name, Waited: a.opts.WALTimeout, Command: a.server.ArchiveCommand + a.server.ArchiveLibrary,
-				Failure: a.archiverFailure(ctx)}
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	m := a.manifest
+	err := wal.Wait(ctx, wal.WaitOptions{Repo: a.opts.Repo, Cluster: a.opts.Cluster, Timeline: m.Timeline, From: m.StartLSN, To: m.StopLSN,
+		SegmentSize: m.WALSegmentSize, Patience: a.opts.WALTimeout, Progress: func(done, total int64, awaited string) {
+			a.opts.Progress(Progress{Phase: "wal", Done: done, Total: total, Waiting: "WAL segment " + awaited})
+		}})
+	var missing *wal.MissingError
+	if errors.As(err, &missing) {
+		return &WALTimeoutError{Missing: missing, Command: a.server.ArchiveCommand + a.server.ArchiveLibrary, Failure: a.archiverFailure(ctx)}
 	}
-}
-
-// present counts the segments that are there from first on without a gap, up to last.
-func (a *attempt) present(ctx context.Context, first, last pg.Segment) (uint64, error) {
-	size := a.manifest.WALSegmentSize
-	after := ""
-	if first.Number > 0 {
-		after = pg.Segment{Timeline: first.Timeline, Number: first.Number - 1}.Name(size)
-	}
-	var found uint64
-	for name, err := range a.opts.Repo.WALNames(ctx, a.opts.Cluster, first.Timeline, after) {
-		if err != nil {
-			return 0, err
-		}
-		want := pg.Segment{Timeline: first.Timeline, Number: first.Number + found}
-		if want.Number > last.Number || name > want.Name(size) {
-			break
-		}
-		if name == want.Name(size) {
-			found++
-		}
-	}
-	return found, nil
+	return err
 }
 
 // archiverFailure asks the server why; it is only for the message.

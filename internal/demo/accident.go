@@ -20,6 +20,7 @@ import (
 type loss struct {
 	target time.Time // after the row that must come back, before the row that must not
 	at     time.Time // when the table was dropped
+	wrong  time.Time // after the row that must not come back: for sabotage
 	rows   int64     // in the table at the target
 	sum    string    // digest of its content then
 }
@@ -51,7 +52,7 @@ func (d *demo) accident(ctx context.Context) error {
 	target := lost.target
 	switch d.opts.Sabotage {
 	case "wrong-target":
-		target = lost.at.Add(-time.Millisecond) // after the row that must not come back
+		target = lost.wrong
 	case "no-wal":
 		if err := d.removeWAL(); err != nil {
 			return err
@@ -100,12 +101,19 @@ func (d *demo) loseTable(ctx context.Context, l *load) (loss, error) {
 		return out, err
 	}
 	l.stop()
+	moment := func() (time.Time, error) {
+		at, err := dbcore.One[time.Time](ctx, db, "select clock_timestamp()")
+		return at.UTC(), err
+	}
+	if out.wrong, err = moment(); err != nil {
+		return out, err
+	}
+	time.Sleep(5 * time.Millisecond)
 	if _, err := db.Exec(ctx, "drop table orders"); err != nil {
 		return out, err
 	}
 	out.target = out.target.UTC()
-	out.at, err = dbcore.One[time.Time](ctx, db, "select clock_timestamp()")
-	out.at = out.at.UTC()
+	out.at, err = moment()
 	return out, err
 }
 
@@ -138,7 +146,8 @@ func (d *demo) archived(ctx context.Context) error {
 // writeChecks writes what must be true of the restored server, as an owner would.
 func (d *demo) writeChecks(l loss) (string, error) {
 	path := filepath.Join(d.dir, "checks.yaml")
-	text := fmt.Sprintf(`- {name: the row before is there, sql: "select count(*) from note where text = 'before'", expect: "1"}
+	text := fmt.Sprintf(`checks:
+- {name: the row before is there, sql: "select count(*) from note where text = 'before'", expect: "1"}
 - {name: the row after is not, sql: "select count(*) from note where text = 'after'", expect: "0"}
 - {name: orders has the rows that it had, sql: "select count(*) from orders", expect: "%d"}
 - {name: and they are the same, sql: "select %s from orders", expect: "%s"}

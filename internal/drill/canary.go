@@ -9,9 +9,9 @@ import (
 
 	"lifeboat/dbcore"
 	"lifeboat/internal/pg"
+	"lifeboat/internal/recovery"
 	"lifeboat/internal/repo"
 	"lifeboat/internal/verify"
-	"lifeboat/internal/wal"
 )
 
 // Canary is a pair of rows in lifeboat.canary of the protected cluster, with the time between them.
@@ -56,7 +56,7 @@ func WriteCanary(ctx context.Context, server dbcore.Config, r *repo.Repository, 
 	if err != nil {
 		return c, err
 	}
-	return c, waitArchived(ctx, r, cluster, lsn, patience)
+	return c, recovery.WaitArchived(ctx, r, cluster, lsn, patience)
 }
 
 func ensureTable(ctx context.Context, conn *dbcore.Conn) error {
@@ -94,30 +94,6 @@ func switchWAL(ctx context.Context, conn *dbcore.Conn) (pg.LSN, error) {
 		return 0, fmt.Errorf("switch WAL: %w (grant execute on function pg_switch_wal() to the role)", err)
 	}
 	return pg.ParseLSN(text)
-}
-
-// waitArchived waits until the repository holds the WAL up to lsn.
-func waitArchived(ctx context.Context, r *repo.Repository, cluster string, lsn pg.LSN, patience time.Duration) error {
-	begin := time.Now()
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		inv, err := wal.List(ctx, r, cluster)
-		if err != nil {
-			return err
-		}
-		last := pg.SegmentOf(max(inv.Newest(), 1), lsn-1, inv.SegmentSize)
-		if t := inv.Timeline(last.Timeline); t != nil && t.Has(last.Number) {
-			return nil
-		}
-		if time.Since(begin) > patience {
-			return fmt.Errorf("WAL segment %s, which holds the canary rows, did not reach the repository within %v: "+
-				"see archive_command and pg_stat_archiver on the server", last.Name(inv.SegmentSize), patience)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }
 
 // checkCanary asks a restored server for the pair: the first row, and not the second.

@@ -11,7 +11,6 @@ import (
 	"lifeboat/internal/recovery"
 	"lifeboat/internal/repo"
 	"lifeboat/internal/verify"
-	"lifeboat/internal/wal/walrecord"
 )
 
 // ProveOptions say what to prove of a laid plan.
@@ -182,7 +181,7 @@ func (o *ProveOptions) progress(phase string) {
 
 // transactionFinding asks the server what became of a transaction of the source (pg_xact_status). The archive's xid has
 // 32 bits; the epoch is that of the server's own counter, which is at most 2^31 away.
-func transactionFinding(ctx context.Context, conn *dbcore.Conn, id string, t *walrecord.Transaction, want string) verify.Finding {
+func transactionFinding(ctx context.Context, conn *dbcore.Conn, id string, t *recovery.Transaction, want string) verify.Finding {
 	begin := time.Now()
 	f := verify.Finding{ID: id, Level: 5, Expected: want}
 	if t == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -47,6 +48,14 @@ func TestAttachNotRunning(t *testing.T) {
 	check("a dead process")
 	writePIDFile(t, s.DataDir, fmt.Sprintf("%d\n%s\n", os.Getpid(), s.DataDir))
 	check("another program")
+	shell := exec.Command("sleep", "60") // left in the directory by an administrator
+	shell.Dir = s.DataDir
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = shell.Process.Kill(); _ = shell.Wait() })
+	writePIDFile(t, s.DataDir, fmt.Sprintf("%d\n%s\n", shell.Process.Pid, s.DataDir))
+	check("another program that works in the directory")
 	writePIDFile(t, s.DataDir, fmt.Sprintf("%d\n%s\n", running.PID(), s.DataDir))
 	check("the server of another directory")
 	writePIDFile(t, s.DataDir, "-5\n")

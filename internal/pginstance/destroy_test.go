@@ -100,6 +100,16 @@ func TestDestroyFollowsNoLinks(t *testing.T) {
 	if err := pginstance.Destroy(t.Context(), root+"/link", pginstance.Guard{WorkRoot: root}); !errors.Is(err, pginstance.ErrNotOurs) {
 		t.Errorf("a link as the data directory: %v", err)
 	}
+	write(t, root+"/other/PG_VERSION")
+	if err := os.Symlink("other", root+"/inner"); err != nil {
+		t.Fatal(err)
+	}
+	if err := pginstance.Destroy(t.Context(), root+"/inner", pginstance.Guard{WorkRoot: root}); !errors.Is(err, pginstance.ErrNotOurs) {
+		t.Errorf("a link to another cluster below the root: %v", err)
+	}
+	if !exists(root + "/other/PG_VERSION") {
+		t.Error("the other cluster was removed")
+	}
 	if err := os.Symlink(outside, root+"/parent"); err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +186,7 @@ func TestDestroyWhatAnotherLeft(t *testing.T) {
 		"a server whose directory is gone": func(t *testing.T, s *pgtest.Server) {
 			parent, _ := startInOtherProcess(t, s, "detached")
 			_ = parent.Process.Kill()
+			ready(t, attach(t, s))
 			if err := os.RemoveAll(s.DataDir); err != nil {
 				t.Fatal(err)
 			}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"lifeboat/internal/pginstance"
 	"lifeboat/internal/pgtest"
@@ -242,11 +243,17 @@ func TestStartCancelled(t *testing.T) {
 	s := stopped(t, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := pginstance.Start(ctx, options(s)); !errors.Is(err, context.Canceled) {
+	opt := options(s)
+	opt.SocketDir = s.SocketDir // a private one is removed, and no server starts without
+	if _, err := pginstance.Start(ctx, opt); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
+	time.Sleep(300 * time.Millisecond) // one that is left would have entered its directory by now
 	if list, err := pginstance.Running(s.Dir); err != nil || len(list) != 0 {
 		t.Errorf("left: %v, %v", list, err)
+	}
+	if _, err := pginstance.Start(ctx, options(s)); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want context.Canceled", err)
 	}
 	if exists(pginstance.PrivateSocketName(s.DataDir)) {
 		t.Error("its socket directory is left")

@@ -54,15 +54,12 @@ var immediateTimeout = 15 * time.Second
 func (in *Instance) Stop(ctx context.Context, mode Mode) error {
 	hurry := ctx.Done()
 	for ; mode <= Immediate && !in.Ended(); mode++ {
-		if ctx.Err() != nil {
-			mode, hurry = Immediate, nil
-		}
 		sig, limit := syscall.SIGTERM, in.stopTimeout
 		switch mode {
 		case Fast:
 			sig = syscall.SIGINT
 		case Immediate:
-			sig, limit, hurry = syscall.SIGQUIT, immediateTimeout, nil
+			sig, limit, hurry = syscall.SIGQUIT, immediateTimeout, nil // this one gets its time in any case
 		}
 		if err := signalGone(in.proc, sig); err != nil {
 			return fmt.Errorf("stop server in %s: %w", in.dataDir, err)

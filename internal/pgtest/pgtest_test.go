@@ -70,7 +70,8 @@ func text(i int) string { return strconv.Itoa(i) }
 // Without options: checksums are off in every version, also in 18, whose own default is on.
 func TestNewPlain(t *testing.T) {
 	pgtest.ForEachMajor(t, func(t *testing.T, major int) {
-		s := pgtest.New(t, pgtest.Options{Major: major})
+		// By initdb itself: a template may be one that an earlier version of this code made.
+		s := pgtest.New(t, pgtest.Options{Major: major, OwnIdentity: true})
 		if got := s.SQL(t, "SHOW data_checksums"); got != "off" {
 			t.Errorf("data_checksums = %s", got)
 		}
@@ -192,6 +193,9 @@ func TestSweep(t *testing.T) {
 			Binaries: s.Bin, DataDir: s.DataDir, SocketDir: s.SocketDir, Detached: true,
 		})
 		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.WaitReady(t.Context(), pginstance.Promoted); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println("left", in.PID(), s.Dir)

@@ -13,6 +13,9 @@ import (
 	"lifeboat/internal/pginstance"
 )
 
+// templateVersion is part of the templates' names. Raise it when InitDB makes something else of the same options.
+const templateVersion = 1
+
 // initOptions are what a cluster of these options is made with; DataDir is not set.
 func initOptions(bin pginstance.Binaries, opt Options) pginstance.InitOptions {
 	return pginstance.InitOptions{
@@ -26,7 +29,7 @@ func copyTemplate(ctx context.Context, init pginstance.InitOptions, dataDir stri
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", init)) // any difference in the options is another template
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %+v", templateVersion, init)) // any difference in the options is another template
 	template := filepath.Join(cache, fmt.Sprintf("pg%d-%s", init.Binaries.Major, hex.EncodeToString(sum[:6])))
 	if err := makeTemplate(ctx, init, template); err != nil {
 		return err

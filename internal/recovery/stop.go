@@ -7,6 +7,9 @@ import (
 	"lifeboat/internal/wal/walrecord"
 )
 
+// Transaction is the end of a transaction, as its WAL record tells it.
+type Transaction = walrecord.Transaction
+
 // Stop foretells where replay ends, from the records themselves.
 type Stop struct {
 	// ReplayedTo is the end of the last record that is replayed: what pg_last_wal_replay_lsn() will say.
@@ -18,8 +21,8 @@ type Stop struct {
 	NeedTo pg.LSN `json:"needTo"`
 	// LastCommit is the last transaction with an xid that is committed afterwards, FirstLost the first that is not,
 	// though the archive has it. Either may be nil. They are what a restored server is examined with.
-	LastCommit *walrecord.Transaction `json:"lastCommit"`
-	FirstLost  *walrecord.Transaction `json:"firstLost"`
+	LastCommit *Transaction `json:"lastCommit"`
+	FirstLost  *Transaction `json:"firstLost"`
 	// LastTime is the time of the last replayed end of a transaction, committed or not; nil if there is none.
 	LastTime *pg.Timestamp `json:"lastTime"`
 }

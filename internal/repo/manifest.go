@@ -100,6 +100,9 @@ func CheckBackupID(id string) error {
 // only tells whether s is 1 to 32 of the given characters.
 func only(s, of string) bool { return s != "" && len(s) <= 32 && strings.Trim(s, of) == "" }
 
+// ErrNotFound says that the repository has no object of that name: blob.ErrNotFound, for those who do not know stores.
+var ErrNotFound = blob.ErrNotFound
+
 // ErrNoBackup says that there is no visible backup of that name.
 var ErrNoBackup = errors.New("no such backup")
 

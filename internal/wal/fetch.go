@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"lifeboat/internal/blob"
 	"lifeboat/internal/pg"
 	"lifeboat/internal/repo"
 )
@@ -101,7 +100,7 @@ func Fetch(ctx context.Context, opts FetchOptions) error {
 
 func fetchOnce(ctx context.Context, opts FetchOptions, f pg.WALFile) error {
 	err := copyOut(ctx, opts, opts.Name, 0)
-	if !errors.Is(err, blob.ErrNotFound) {
+	if !errors.Is(err, repo.ErrNotFound) {
 		return err
 	}
 	switch {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"lifeboat/internal/blob"
 	"lifeboat/internal/pg"
 	"lifeboat/internal/repo"
 )
@@ -56,10 +55,10 @@ type Inventory struct {
 }
 
 // List reads the inventory. A cluster that has archived nothing yet has an empty one; a cluster that the repository
-// does not know is an error that wraps blob.ErrNotFound.
+// does not know is an error that wraps repo.ErrNotFound.
 func List(ctx context.Context, r *repo.Repository, cluster string) (*Inventory, error) {
 	id, err := r.Identity(ctx, cluster)
-	if errors.Is(err, blob.ErrNotFound) {
+	if errors.Is(err, repo.ErrNotFound) {
 		return nil, fmt.Errorf("the repository %s does not know cluster %s: %w", r, cluster, err)
 	}
 	if err != nil {

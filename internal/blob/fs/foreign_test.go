@@ -239,3 +239,32 @@ func (b hookedBody) ReadAt(p []byte, offset int64) (int, error) {
 	b.before()
 	return zeros{}.ReadAt(p, offset)
 }
+
+func TestQuiet(t *testing.T) {
+	path := t.TempDir()
+	at := func(when time.Time) fs.FileInfo {
+		t.Helper()
+		if err := os.Chtimes(path, when, when); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	old, older, recent, coming := at(time.Now().Add(-time.Hour)), at(time.Now().Add(-2*time.Hour)), at(time.Now()), at(time.Now().Add(time.Hour))
+	for name, c := range map[string]struct {
+		began, ended fs.FileInfo
+		want         bool
+	}{
+		"unchanged for long": {old, old, true},
+		"changed":            {older, old, false},
+		"changed recently":   {recent, recent, false},
+		"clock is wrong":     {coming, coming, false},
+	} {
+		if got := quiet(c.began, c.ended); got != c.want {
+			t.Errorf("%s: quiet = %t", name, got)
+		}
+	}
+}

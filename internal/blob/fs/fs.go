@@ -29,9 +29,10 @@
 //
 // # Which file systems
 //
-// All promises of package blob hold on local Linux file systems (ext4, XFS, Btrfs, ZFS, tmpfs apart from power), with
-// one exception: readdir(3) may pass over a name that is replaced while it runs (Btrfs does). List can then miss a
-// key that is overwritten by Put during the call. Keys written by PutIfAbsent are never affected.
+// All promises of package blob hold on local Linux file systems (ext4, XFS, Btrfs, ZFS; on tmpfs as far as power goes),
+// with one reservation: readdir(3) may pass over a name that is replaced while it runs, as tmpfs and Btrfs do. List
+// reads a folder again that changed meanwhile, a few times; a key that Put replaces incessantly can still be missed.
+// Keys that only PutIfAbsent writes are never affected, and what deletion depends on should be such keys (R12).
 //
 // On NFS they hold between processes of one client; between clients a missing name may be cached, unless it is
 // mounted with lookupcache=positive (nfs(5)).

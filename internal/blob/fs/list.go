@@ -12,12 +12,23 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"lifeboat/internal/blob"
 )
 
-// readBatch is how many names are taken from a folder at a time.
-const readBatch = 1024
+const (
+	// readBatch is how many names are taken from a folder at a time.
+	readBatch = 1024
+
+	// readdir(3) promises nothing about a name that comes or goes while it runs, and on some file systems (tmpfs,
+	// Btrfs) a name that rename(2) replaces moves: a scan may meet it twice or not at all. So a folder that changed
+	// during a scan is scanned again, and the names of all scans count; what was deleted since is found out later.
+	// A name that was there all the time is missed only if it was replaced during each of maxScans scans.
+	maxScans = 4
+	// settled is longer than the tick of any kernel's clock.
+	settled = 50 * time.Millisecond
+)
 
 // List is blob.Store.List. It begins in the innermost folder that prefix names and reads no folder in which nothing
 // can match. Memory holds the names of one folder and of those above it. No file is open while the caller looks at an
@@ -109,7 +120,41 @@ func (w *walk) names(folder string) ([]string, error) {
 	}
 	defer dir.Close()
 	var names []string
+	for range maxScans {
+		began, err := dir.Stat()
+		if err == nil {
+			names, err = w.scan(names, folder, dir)
+		}
+		if err != nil {
+			return nil, err
+		}
+		ended, err := dir.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if quiet(began, ended) {
+			break
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), w.store.present()
+}
+
+// quiet tells whether a folder has provably not changed while it was read. Its times may move only with the kernel's
+// clock tick, so that a recent change can hide another.
+func quiet(began, ended fs.FileInfo) bool {
+	return began.ModTime().Equal(ended.ModTime()) && time.Since(ended.ModTime()) > settled
+}
+
+// scan reads a folder from its beginning and appends the wanted names.
+func (w *walk) scan(names []string, folder string, dir *os.File) ([]string, error) {
+	if _, err := dir.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
 	for {
+		if err := w.ctx.Err(); err != nil {
+			return nil, err
+		}
 		entries, err := dir.ReadDir(readBatch)
 		for _, entry := range entries {
 			name, err := w.wanted(folder, entry)
@@ -121,15 +166,12 @@ func (w *walk) names(folder string) ([]string, error) {
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			break
+			return names, nil
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	slices.Sort(names)
-	// readdir(3) may give a name twice that is replaced meanwhile.
-	return slices.Compact(names), w.store.present()
 }
 
 // wanted returns the name of an entry, with a slash if it is a folder, or "" if no wanted key can be behind it.

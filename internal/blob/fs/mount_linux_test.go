@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -122,5 +124,34 @@ func TestStore_UnmountedIsNotEmpty(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(root); err != nil || len(entries) > 0 {
 		t.Errorf("the folder below the mount point holds %v, %v", entries, err)
+	}
+}
+
+// TestList_FindsKeysThatAreReplacedMeanwhile runs on tmpfs, where a name that is replaced moves within its folder: a
+// single scan misses some in most lists.
+func TestList_FindsKeysThatAreReplacedMeanwhile(t *testing.T) {
+	const keys = 2000
+	s := mustOpen(t, mountSmall(t, "size=64m"), Options{Create: true})
+	for i := range keys {
+		mustPut(t, s, fmt.Sprintf("l/%05d", i), "")
+	}
+	var done atomic.Bool
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer done.Store(true)
+	for w := range 4 {
+		group.Go(func() {
+			for i := w; !done.Load(); i = (i + 7) % keys {
+				if err := blob.PutBytes(t.Context(), s, fmt.Sprintf("l/%05d", i), nil); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 20 {
+		if got, err := keysOf(t, s, "l/", ""); err != nil || len(got) != keys {
+			t.Errorf("List gives %d of %d keys, %v", len(got), keys, err)
+		}
 	}
 }

@@ -41,6 +41,7 @@ func writeWAL(t testing.TB, major, segMiB int) *wholeCluster {
 	c.pgbench("-c", "4", "-j", "2", "-t", "400")
 	c.prepared()
 	c.script("select pg_backup_start('x', true); insert into log select 'backup'; select pg_backup_stop();")
+	w.crossSegments()
 	for range 3 {
 		c.pgbench("-c", "2", "-t", "150")
 		c.sql("select pg_switch_wal()")
@@ -95,6 +96,29 @@ func (w *wholeCluster) promote(settings []string) {
 	w.sql("checkpoint")
 	w.script("insert into log select 'after promotion'; select pg_create_restore_point('on two');")
 	w.stop(syscall.SIGINT)
+}
+
+// crossings are how many transaction ends crossSegments aims at, by segment size.
+var crossings = map[pg.SegmentSize]int{1 << 20: 12, 16 << 20: 2, 64 << 20: 1}
+
+// crossSegments makes commits, aborts and ends of prepared transactions begin a few
+// bytes before the end of a segment, by a message that fills it up to there.
+func (w *wholeCluster) crossSegments() {
+	w.t.Helper()
+	for i := range crossings[w.segSize] {
+		distance := []int{16, 8, 24, 32}[i%4]
+		fill := fmt.Sprintf(`select pg_logical_emit_message(false, 'f', repeat('f', (goal - pos - 24 * (goal / 8192 - pos / 8192) - 55)::int))
+			from (select pos, (pos / size + 1) * size - %d as goal
+			from (select (pg_current_wal_insert_lsn() - '0/0')::bigint as pos, %d::bigint as size) x) y;`, distance, w.segSize)
+		switch i % 3 {
+		case 0:
+			w.script("begin; insert into log values ('cross'); " + fill + " commit;")
+		case 1:
+			w.script("begin; insert into log values ('cross'); " + fill + " rollback;")
+		case 2:
+			w.script("begin; insert into log values ('cross'); prepare transaction 'cross'; " + fill + " commit prepared 'cross';")
+		}
+	}
 }
 
 // prepared ends prepared transactions in all ways, with everything before the xid
