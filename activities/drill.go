@@ -32,8 +32,10 @@ func (r *Runner) PrepareDrill(ctx context.Context, in contract.PrepareDrillInput
 	if err := os.MkdirAll(r.set.WorkDir, 0o755); err != nil {
 		return none, fmt.Errorf("prepare the work directory: %w", err)
 	}
-	out := contract.PrepareDrillResult{Host: r.set.Host, Queue: contract.HostQueue(r.set.TaskQueue, r.set.Host),
-		TargetDir: filepath.Join(r.set.WorkDir, "drill-"+in.DrillID), Target: in.Target, StartedAt: time.Now().UTC()}
+	out := contract.PrepareDrillResult{
+		Host: r.set.Host, Queue: contract.HostQueue(r.set.TaskQueue, r.set.Host),
+		TargetDir: filepath.Join(r.set.WorkDir, "drill-"+in.DrillID), Target: in.Target, StartedAt: time.Now().UTC(),
+	}
 	switch in.Target.Kind {
 	case "":
 		rp, err := c.OpenRepository(ctx, false)
@@ -80,8 +82,10 @@ func (r *Runner) ProveRecovery(ctx context.Context, in contract.ProveRecoveryInp
 	for _, k := range append(slices.Clone(c.Checks), in.Checks...) {
 		checks = append(checks, verify.Check{Name: k.Name, SQL: k.SQL, Expect: k.Expect})
 	}
-	proof, err := drill.Prove(ctx, drill.ProveOptions{Plan: p, Manifest: m, CanaryID: in.Canary, Checks: checks,
-		Database: c.Server.DBName, BinDirs: r.set.BinDirs, Owner: r.set.Owner, Logger: r.set.Logger, Progress: restoreProgress(run)})
+	proof, err := drill.Prove(ctx, drill.ProveOptions{
+		Plan: p, Manifest: m, CanaryID: in.Canary, Checks: checks,
+		Database: c.Server.DBName, BinDirs: r.set.BinDirs, Owner: r.set.Owner, Logger: r.set.Logger, Progress: restoreProgress(run),
+	})
 	if err != nil {
 		return none, err
 	}
@@ -89,16 +93,20 @@ func (r *Runner) ProveRecovery(ctx context.Context, in contract.ProveRecoveryInp
 }
 
 func proofResult(p *recovery.Plan, proof *drill.Proof) contract.ProveRecoveryResult {
-	out := contract.ProveRecoveryResult{Checks: []contract.CheckResult{},
-		Spans: contract.Spans{Replay: proof.Replay.Seconds(), Start: proof.Ready.Seconds(), Check: proof.Check.Seconds()}}
+	out := contract.ProveRecoveryResult{
+		Checks: []contract.CheckResult{},
+		Spans:  contract.Spans{Replay: proof.Replay.Seconds(), Start: proof.Ready.Seconds(), Check: proof.Check.Seconds()},
+	}
 	if proof.Reached != nil {
 		at := reached(p, *proof.Reached)
 		out.Reached = &at
 	}
 	slices.SortStableFunc(proof.Checks, func(a, b verify.Finding) int { return a.Level - b.Level })
 	for _, f := range proof.Checks {
-		out.Checks = append(out.Checks, contract.CheckResult{ID: f.ID, Level: f.Level, Verdict: verdict(f.Outcome),
-			Expected: f.Expected, Observed: f.Observed, Seconds: f.Took.Seconds()})
+		out.Checks = append(out.Checks, contract.CheckResult{
+			ID: f.ID, Level: f.Level, Verdict: verdict(f.Outcome),
+			Expected: f.Expected, Observed: f.Observed, Seconds: f.Took.Seconds(),
+		})
 	}
 	return out
 }

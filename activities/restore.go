@@ -37,8 +37,10 @@ func (r *Runner) PlanRestore(ctx context.Context, in contract.PlanRestoreInput, 
 		return none, err
 	}
 	if in.PlanHash != "" && in.PlanHash != p.Hash {
-		return none, &recovery.RefusedError{Reason: fmt.Sprintf("the plan that can be made now has hash %s, not %s", p.Hash, in.PlanHash),
-			Hint: "look at the present plan with --plan"}
+		return none, &recovery.RefusedError{
+			Reason: fmt.Sprintf("the plan that can be made now has hash %s, not %s", p.Hash, in.PlanHash),
+			Hint:   "look at the present plan with --plan",
+		}
 	}
 	data, err := json.Marshal(p)
 	if err != nil {
@@ -137,8 +139,10 @@ func (r *Runner) StartServer(ctx context.Context, in contract.StartServerInput, 
 	if err != nil {
 		return none, err
 	}
-	res := contract.StartServerResult{Reached: reached(p, s.Reached), Port: s.Instance.Port(), Socket: s.Instance.SocketDir(), PID: s.Instance.PID(),
-		Spans: contract.Spans{Replay: s.Replay.Seconds(), Start: s.Ready.Seconds()}}
+	res := contract.StartServerResult{
+		Reached: reached(p, s.Reached), Port: s.Instance.Port(), Socket: s.Instance.SocketDir(), PID: s.Instance.PID(),
+		Spans: contract.Spans{Replay: s.Replay.Seconds(), Start: s.Ready.Seconds()},
+	}
 	return res, recovery.Record(p, res)
 }
 

@@ -37,13 +37,10 @@ func ParseLSN(s string) (LSN, error) {
 	return LSN(h)<<32 | LSN(l), nil
 }
 
-// parseHex32 is strict where strconv.ParseUint is not: no sign and no more than eight digits.
+// parseHex32 is strict where strconv.ParseUint is not: leading zeros count as digits.
 func parseHex32(s string) (uint32, bool) {
-	if len(s) < 1 || len(s) > 8 || s[0] == '+' {
-		return 0, false
-	}
 	v, err := strconv.ParseUint(s, 16, 32)
-	return uint32(v), err == nil
+	return uint32(v), err == nil && len(s) <= 8
 }
 
 // MarshalText implements encoding.TextMarshaler in PostgreSQL's notation.

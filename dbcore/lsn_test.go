@@ -26,7 +26,7 @@ func TestLSN(t *testing.T) {
 			t.Errorf("ParseLSN(%q) = %d (%s), %v; want %d (%s)", c.text, got, got, err, c.want, c.back)
 		}
 	}
-	for _, text := range []string{"", "/", "0", "0/", "/0", "0/0/0", "0/123456789", "+1/0", "0/-1", "0x1/0", " 0/0", "0/0 ", "g/0", "1_0/0"} {
+	for _, text := range []string{"", "/", "0", "0/", "/0", "0/0/0", "0/123456789", "0/000000001", "+1/0", "0/-1", "0x1/0", " 0/0", "0/0 ", "g/0", "1_0/0"} {
 		if got, err := dbcore.ParseLSN(text); !errors.Is(err, dbcore.ErrInvalidLSN) {
 			t.Errorf("ParseLSN(%q) = %s, %v; want ErrInvalidLSN", text, got, err)
 		}

@@ -181,8 +181,6 @@ func (t *Tx) beforeCommit(state connState) error {
 		return fmt.Errorf("transaction rolled back: %w before COMMIT was sent", ErrConnectionLost)
 	case state.wasBusy:
 		return errors.New("transaction rolled back: its function left rows open, close them before it returns")
-	case state.conn.TxStatus() == 'E':
-		return ErrTxAborted
 	case state.conn.TxStatus() == 'I':
 		t.done = true
 		return fmt.Errorf("%w inside its function, by a COMMIT or ROLLBACK statement", ErrTxDone)

@@ -99,28 +99,15 @@ func TestBackupErrors(t *testing.T) {
 }
 
 func TestBackupCancelled(t *testing.T) {
-	for name, ends := range map[string]error{
-		"activity says so":              nil,
-		"activity makes an error of it": typed("connect", "connection closed"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRun(t, Options{})
-			wait := untilCancelled(r.CancelWorkflow)
-			r.fakes.before[contract.TakeBackupActivity] = func(ctx context.Context) error {
-				if err := wait(ctx); ends == nil {
-					return err
-				}
-				return temporal.NewNonRetryableApplicationError(ends.Error(), "connect", nil)
-			}
-			r.execute(contract.BackupWorkflow, backupInput)
-			r.cancelled()
-			p, _ := r.shown()
-			if p.Outcome != "Cancelled." {
-				t.Errorf("progress is %+v", p)
-			}
-			if last := r.spy.attributes[len(r.spy.attributes)-1]; last != "LifeboatPhase=cancelled" {
-				t.Errorf("last attribute is %s", last)
-			}
-		})
+	r := newRun(t, Options{})
+	r.fakes.before[contract.TakeBackupActivity] = untilCancelled(r.CancelWorkflow)
+	r.execute(contract.BackupWorkflow, backupInput)
+	r.cancelled()
+	p, _ := r.shown()
+	if p.Outcome != "Cancelled." {
+		t.Errorf("progress is %+v", p)
+	}
+	if last := r.spy.attributes[len(r.spy.attributes)-1]; last != "LifeboatPhase=cancelled" {
+		t.Errorf("last attribute is %s", last)
 	}
 }

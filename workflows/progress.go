@@ -111,7 +111,6 @@ func phase[In, Out any](ctx workflow.Context, t *tracker, name string, c call, i
 	}
 	out, err := execute[In, Out](ctx, t.options, c, in)
 	p.Seconds = workflow.Now(ctx).Sub(*p.StartedAt).Seconds()
-	t.progress.Waiting = ""
 	if err != nil {
 		p.State, p.Note = PhaseFailed, reason(err)
 		if temporal.IsCanceledError(err) {

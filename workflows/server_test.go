@@ -61,6 +61,16 @@ func scenarios() []scenario {
 			prepare: func(f *fakes, cancel func()) { f.before[contract.TakeBackupActivity] = untilCancelled(cancel) },
 		},
 		{
+			name: "backup-cancelled-badly", workflow: contract.BackupWorkflow, input: backupInput, status: cancelled,
+			prepare: func(f *fakes, cancel func()) {
+				wait := untilCancelled(cancel)
+				f.before[contract.TakeBackupActivity] = func(ctx context.Context) error {
+					_ = wait(ctx) // an activity that makes an error of its cancellation
+					return typed(contract.ErrorFailed, "connection closed")
+				}
+			},
+		},
+		{
 			name: "backup-typo", workflow: contract.BackupWorkflow, input: `{"clutser":"orders"}`, status: failed,
 			check: wantFailure(contract.ErrorInvalidInput, `unknown field "clutser"`),
 		},

@@ -27,6 +27,7 @@ func TestJudge(t *testing.T) {
 		{"lowest fails", []contract.CheckResult{check(5, fail), check(6, pass), check(7, pass)}, "", false, fail, 0},
 		{"one of two at a level fails", []contract.CheckResult{check(5, pass), check(5, fail)}, "", false, fail, 0},
 		{"two fail, the lower counts", []contract.CheckResult{check(7, fail), check(4, pass), check(5, fail)}, "", false, fail, 4},
+		{"one that passes between two that fail", []contract.CheckResult{check(5, fail), check(6, pass), check(7, fail)}, "", false, fail, 0},
 		{"middle could not run", []contract.CheckResult{check(5, pass), check(6, could), check(7, pass)}, "", false, contract.Partial, 5},
 		{"middle skipped", []contract.CheckResult{check(5, pass), check(6, skipped), check(7, pass)}, "", false, pass, 7},
 		{"highest skipped", []contract.CheckResult{check(5, pass), check(7, skipped)}, "", false, pass, 5},

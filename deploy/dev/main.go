@@ -66,19 +66,19 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd, err := parseCommand(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "devserver: %v\n", err)
+		_, _ = fmt.Fprintf(stderr, "devserver: %v\n", err)
 		return 2
 	}
 	switch cmd.verb {
 	case verbVersion:
-		fmt.Fprintln(stdout, versionLine())
+		_, _ = fmt.Fprintln(stdout, versionLine())
 	case verbHelp:
-		fmt.Fprint(stdout, usage())
+		_, _ = fmt.Fprint(stdout, usage())
 	case verbStart:
 		err = serve(ctx, cmd.options, stdout, stderr)
 	}
 	if err != nil && ctx.Err() == nil { // what fails after a signal was told to end
-		fmt.Fprintf(stderr, "devserver: %v\n", err)
+		_, _ = fmt.Fprintf(stderr, "devserver: %v\n", err)
 		return 1
 	}
 	return 0

@@ -41,7 +41,7 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	logger := newLogger(&o, stderr)
 	cfg := serverConfig(&o, ps, s)
 	if o.logConfig {
-		fmt.Fprintln(stderr, cfg.String())
+		_, _ = fmt.Fprintln(stderr, cfg.String())
 	}
 	server, err := newServer(&o, ps, cfg, logger)
 	if err != nil {
@@ -143,7 +143,7 @@ func poll(ctx context.Context, f func(context.Context) error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w (last: %v)", context.Cause(ctx), err)
+			return fmt.Errorf("%w (last: %w)", context.Cause(ctx), err)
 		case <-ticker.C:
 		}
 	}
@@ -151,7 +151,7 @@ func poll(ctx context.Context, f func(context.Context) error) error {
 
 // announce tells the person, or the program that started us, where things are.
 func announce(w io.Writer, o *options, ps ports, ui *webUI) {
-	line := func(what, where string) { fmt.Fprintf(w, "%-18s %s\n", what+":", where) }
+	line := func(what, where string) { _, _ = fmt.Fprintf(w, "%-18s %s\n", what+":", where) }
 	line("Temporal Server", dialAddr(o.ip, ps.frontend))
 	if ui != nil {
 		line("Temporal UI", ui.url())

@@ -25,8 +25,10 @@ type Host struct {
 
 // Settings turns a configuration into what a Runner needs on this host.
 func Settings(cfg *config.Config, host Host, log *slog.Logger) (activities.Settings, error) {
-	s := activities.Settings{Clusters: map[string]activities.Cluster{}, Host: host.Name, TaskQueue: cfg.Worker.TaskQueue,
-		WorkDir: host.WorkDir, BinDirs: cfg.Worker.PostgresBin, Program: Program(), Logger: log}
+	s := activities.Settings{
+		Clusters: map[string]activities.Cluster{}, Host: host.Name, TaskQueue: cfg.Worker.TaskQueue,
+		WorkDir: host.WorkDir, BinDirs: cfg.Worker.PostgresBin, Program: Program(), Logger: log,
+	}
 	if s.Host == "" {
 		name, err := os.Hostname()
 		if err != nil {

@@ -139,14 +139,18 @@ func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
 	if err := a.opts.Repo.PutIntent(ctx, a.opts.Cluster, intent); err != nil {
 		return nil, err
 	}
-	a.writer, err = a.opts.Repo.NewWriter(ctx, repo.WriterOptions{Cluster: a.opts.Cluster, BackupID: id,
-		Compression: a.opts.Compression, Workers: a.opts.Workers, Baselines: bases, CheckpointEvery: a.opts.CheckpointEvery})
+	a.writer, err = a.opts.Repo.NewWriter(ctx, repo.WriterOptions{
+		Cluster: a.opts.Cluster, BackupID: id,
+		Compression: a.opts.Compression, Workers: a.opts.Workers, Baselines: bases, CheckpointEvery: a.opts.CheckpointEvery,
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer a.writer.Close()
-	a.manifest = &repo.Manifest{Cluster: a.opts.Cluster, BackupID: id, Type: repo.Full, WorkflowID: a.opts.WorkflowID,
-		Program: a.opts.Program, StartedAt: a.started}
+	a.manifest = &repo.Manifest{
+		Cluster: a.opts.Cluster, BackupID: id, Type: repo.Full, WorkflowID: a.opts.WorkflowID,
+		Program: a.opts.Program, StartedAt: a.started,
+	}
 	a.server.describe(a.manifest)
 	if err := a.stream(ctx); err != nil {
 		return nil, err

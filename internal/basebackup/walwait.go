@@ -31,10 +31,12 @@ func (e *WALTimeoutError) Unwrap() error { return e.Missing }
 // waitForWAL waits until every segment from start to stop is in the repository.
 func (a *attempt) waitForWAL(ctx context.Context) error {
 	m := a.manifest
-	err := wal.Wait(ctx, wal.WaitOptions{Repo: a.opts.Repo, Cluster: a.opts.Cluster, Timeline: m.Timeline, From: m.StartLSN, To: m.StopLSN,
+	err := wal.Wait(ctx, wal.WaitOptions{
+		Repo: a.opts.Repo, Cluster: a.opts.Cluster, Timeline: m.Timeline, From: m.StartLSN, To: m.StopLSN,
 		SegmentSize: m.WALSegmentSize, Patience: a.opts.WALTimeout, Progress: func(done, total int64, awaited string) {
 			a.opts.Progress(Progress{Phase: "wal", Done: done, Total: total, Waiting: "WAL segment " + awaited})
-		}})
+		},
+	})
 	var missing *wal.MissingError
 	if errors.As(err, &missing) {
 		return &WALTimeoutError{Missing: missing, Command: a.server.ArchiveCommand + a.server.ArchiveLibrary, Failure: a.archiverFailure(ctx)}

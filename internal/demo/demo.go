@@ -146,11 +146,13 @@ clusters:
 	if err := errors.Join(os.WriteFile(d.config, []byte(yaml), 0o644), os.Chmod(d.config, 0o644)); err != nil {
 		return fmt.Errorf("write the demo's configuration: %w", err)
 	}
-	d.server, err = pginstance.Start(ctx, pginstance.Options{Binaries: bin, DataDir: data, Port: port, SocketDir: socket, SocketOnly: true,
+	d.server, err = pginstance.Start(ctx, pginstance.Options{
+		Binaries: bin, DataDir: data, Port: port, SocketDir: socket, SocketOnly: true,
 		LogFile: filepath.Join(d.dir, "postgres.log"), Detached: d.keeps(), Settings: map[string]string{
 			"archive_mode": "on", "archive_timeout": "10s", "wal_level": "replica", "track_commit_timestamp": "on",
 			"archive_command": filepath.Join(d.dir, "bin", "lifeboat") + " wal-push %p --cluster demo --config " + d.config,
-		}})
+		},
+	})
 	if err != nil {
 		return err
 	}

@@ -63,8 +63,10 @@ func (d *demo) spawn(name string, env []string, path string, args ...string) (*p
 
 // environment is what children get: nothing of the caller's settings but where Temporal is.
 func (d *demo) environment() []string {
-	env := []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + d.dir, "LC_ALL=C.UTF-8", "TZ=UTC",
-		"LIFEBOAT_CONFIG=" + d.config}
+	env := []string{
+		"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + d.dir, "LC_ALL=C.UTF-8", "TZ=UTC",
+		"LIFEBOAT_CONFIG=" + d.config,
+	}
 	if d.temporal != "" {
 		env = append(env, "TEMPORAL_ADDRESS="+d.temporal)
 	}
@@ -163,8 +165,10 @@ func (d *demo) startTemporal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"server", "start-dev", "--ip", "127.0.0.1", "--port", fmt.Sprint(port), "--ui-port", fmt.Sprint(uiPort),
-		"--db-filename", filepath.Join(d.dir, "temporal.db"), "--log-level", "error"}
+	args := []string{
+		"server", "start-dev", "--ip", "127.0.0.1", "--port", fmt.Sprint(port), "--ui-port", fmt.Sprint(uiPort),
+		"--db-filename", filepath.Join(d.dir, "temporal.db"), "--log-level", "error",
+	}
 	for _, name := range attributes {
 		args = append(args, "--search-attribute", name+"=Keyword")
 	}

@@ -57,12 +57,14 @@ func Prove(ctx context.Context, opts ProveOptions) (*Proof, error) {
 	checking := func(f func()) { begin := time.Now(); f(); proof.Check += time.Since(begin) }
 	checking(func() { proof.Checks = append(proof.Checks, laid(p), proof.manifest(ctx, opts, bin, owner)) })
 
-	s, err := recovery.Start(ctx, p, recovery.StartOptions{BinDirs: opts.BinDirs, Owner: opts.Owner, SocketOnly: true,
+	s, err := recovery.Start(ctx, p, recovery.StartOptions{
+		BinDirs: opts.BinDirs, Owner: opts.Owner, SocketOnly: true,
 		Env: opts.Env, Logger: opts.Logger, Progress: opts.Progress,
 		AtTarget: func(ctx context.Context, in *pginstance.Instance) (err error) {
 			checking(func() { err = proof.compare(ctx, opts, in) })
 			return err
-		}})
+		},
+	})
 	if err != nil {
 		return proof, err
 	}
@@ -100,9 +102,11 @@ func stopLeftover(ctx context.Context, p *recovery.Plan) error {
 
 // laid states what Lay proved: it reads every chunk of the plan's files and checks tag and hash of each.
 func laid(p *recovery.Plan) verify.Finding {
-	return verify.Finding{ID: "objects", Level: 1, Outcome: verify.Passed,
+	return verify.Finding{
+		ID: "objects", Level: 1, Outcome: verify.Passed,
 		Expected: fmt.Sprintf("%d entries, %d bytes, every chunk hashing to its name", p.Files, p.Bytes),
-		Observed: "laid and checked"}
+		Observed: "laid and checked",
+	}
 }
 
 func (proof *Proof) manifest(ctx context.Context, opts ProveOptions, bin pginstance.Binaries, owner pginstance.Owner) verify.Finding {
@@ -110,8 +114,10 @@ func (proof *Proof) manifest(ctx context.Context, opts ProveOptions, bin pginsta
 		return verify.Finding{ID: "manifest", Level: 4, Outcome: verify.Unable, Observed: "the backup has no backup_manifest"}
 	}
 	if recovery.WasStarted(opts.Plan) {
-		return verify.Finding{ID: "manifest", Level: 4, Outcome: verify.Unable,
-			Observed: "an earlier attempt of this drill started the server, so its files have changed"}
+		return verify.Finding{
+			ID: "manifest", Level: 4, Outcome: verify.Unable,
+			Observed: "an earlier attempt of this drill started the server, so its files have changed",
+		}
 	}
 	return verify.Manifest(ctx, bin, owner, opts.Plan.TargetDir, recovery.ChangedFiles())
 }
@@ -151,12 +157,16 @@ func (proof *Proof) examine(ctx context.Context, opts ProveOptions, s *recovery.
 	opts.progress("check")
 	p := opts.Plan
 	add := func(f ...verify.Finding) { proof.Checks = append(proof.Checks, f...) }
-	add(verify.Finding{ID: "wal", Level: 2, Outcome: verify.Passed,
+	add(verify.Finding{
+		ID: "wal", Level: 2, Outcome: verify.Passed,
 		Expected: "WAL without a gap from " + p.StartLSN.String() + " to " + p.Stop.ReplayedTo.String(),
-		Observed: "replayed to " + s.Reached.LSN.String()})
-	add(verify.Finding{ID: "target", Level: 5, Outcome: verify.Passed,
+		Observed: "replayed to " + s.Reached.LSN.String(),
+	})
+	add(verify.Finding{
+		ID: "target", Level: 5, Outcome: verify.Passed,
 		Expected: "replay up to " + p.Stop.ReplayedTo.String() + ", " + p.Target.String(),
-		Observed: "reached " + s.Reached.LSN.String() + ", last transaction ended " + s.Reached.LastCommitAt.UTC().Format(time.RFC3339Nano)})
+		Observed: "reached " + s.Reached.LSN.String() + ", last transaction ended " + s.Reached.LastCommitAt.UTC().Format(time.RFC3339Nano),
+	})
 	conn, err := opts.connect(ctx, s.Instance)
 	if err != nil {
 		return err

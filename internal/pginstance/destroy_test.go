@@ -38,8 +38,8 @@ func TestDestroyGuard(t *testing.T) {
 			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, true},
 		"the root itself": {[]string{"PG_VERSION"}, ".",
 			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, false},
-		"beside the root": {[]string{"PG_VERSION"}, "work-2",
-			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root + "/work"} }, false},
+		"beside the root": {[]string{"PG_VERSION"}, "root-2",
+			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root + "/root"} }, false},
 		"no cluster": {[]string{"thesis.tex"}, "d",
 			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root, Marker: "marker"} }, false},
 		"half laid, with the marker": {[]string{"marker", "base/1"}, "d",
@@ -50,7 +50,7 @@ func TestDestroyGuard(t *testing.T) {
 			func(string) pginstance.Guard { return pginstance.Guard{Marker: "marker"} }, false},
 		"the marker outside the root": {[]string{"marker"}, "d",
 			func(root string) pginstance.Guard {
-				return pginstance.Guard{WorkRoot: root + "/work", Marker: "marker"}
+				return pginstance.Guard{WorkRoot: root + "/root", Marker: "marker"}
 			}, false},
 		"a marker that leads elsewhere": {[]string{"PG_VERSION"}, "d",
 			func(string) pginstance.Guard { return pginstance.Guard{Marker: "../d/PG_VERSION"} }, false},
@@ -59,7 +59,7 @@ func TestDestroyGuard(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			if err := os.Mkdir(root+"/work", 0o755); err != nil {
+			if err := os.Mkdir(root+"/root", 0o755); err != nil {
 				t.Fatal(err)
 			}
 			dir := filepath.Join(root, c.dir)

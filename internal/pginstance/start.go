@@ -233,6 +233,10 @@ func (in *Instance) waitLaunched(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		if ctx.Err() != nil {
+			in.kill()
+			return context.Cause(ctx)
+		}
 		if f, err := readPIDFile(in.dataDir); err == nil && f.pid == in.pid && f.state != "" {
 			return nil
 		}
@@ -240,8 +244,6 @@ func (in *Instance) waitLaunched(ctx context.Context) error {
 		case <-in.child.done:
 			return in.exitError()
 		case <-ctx.Done():
-			in.kill()
-			return context.Cause(ctx)
 		case <-tick.C:
 		}
 	}

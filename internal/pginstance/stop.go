@@ -81,11 +81,9 @@ func (in *Instance) Stop(ctx context.Context, mode Mode) error {
 	return in.cleanUp()
 }
 
-// kill is Stop at its hardest that is still orderly, for a start that is given up.
+// kill is Stop for a start that is given up.
 func (in *Instance) kill() {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := in.Stop(ctx, Immediate); err != nil {
+	if err := in.Stop(context.Background(), Immediate); err != nil {
 		in.logger.Warn("server of a failed start is left", "error", err)
 	}
 }

@@ -16,6 +16,8 @@ func WaitArchived(ctx context.Context, r *repo.Repository, cluster string, lsn p
 	if err != nil {
 		return err
 	}
-	return wal.Wait(ctx, wal.WaitOptions{Repo: r, Cluster: cluster, Timeline: max(inv.Newest(), 1), From: max(lsn, 1) - 1, To: lsn,
-		SegmentSize: inv.SegmentSize, Patience: patience})
+	return wal.Wait(ctx, wal.WaitOptions{
+		Repo: r, Cluster: cluster, Timeline: max(inv.Newest(), 1), From: max(lsn, 1) - 1, To: lsn,
+		SegmentSize: inv.SegmentSize, Patience: patience,
+	})
 }

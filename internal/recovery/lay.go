@@ -62,8 +62,10 @@ const (
 var replaced = []string{"postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"}
 
 // skipped are files of the source that have no meaning in a restored directory.
-var skipped = []string{"recovery.signal", "standby.signal", "tablespace_map", "postmaster.pid", "postmaster.opts",
-	MarkerFile, recordFile, privateHBA} // the last three: the source was itself restored once
+var skipped = []string{
+	"recovery.signal", "standby.signal", "tablespace_map", "postmaster.pid", "postmaster.opts",
+	MarkerFile, recordFile, privateHBA,
+} // the last three: the source was itself restored once
 
 // Lay writes the plan's files. It may be called again after any failure, also by another process: what is in place and
 // right is kept. When it returns nil, everything is durable and a server may be started; before that, none can be,

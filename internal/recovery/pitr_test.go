@@ -49,7 +49,8 @@ func newBench(t *testing.T, major int) *bench {
 		t.Fatal(err)
 	}
 	config := filepath.Join(pgtest.TempDir(t), "lifeboat.yaml")
-	b.Server = pgtest.New(t, pgtest.Options{Major: major, Checksums: true, OwnIdentity: true,
+	b.Server = pgtest.New(t, pgtest.Options{
+		Major: major, Checksums: true, OwnIdentity: true,
 		Settings: map[string]string{"track_commit_timestamp": "on"},
 		Archive: func(s *pgtest.Server) string {
 			yaml := fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s\"}}\nclusters: {c1: {dsn: \"host=%s\"}}\n", b.repoDir, s.SocketDir)
@@ -57,7 +58,8 @@ func newBench(t *testing.T, major int) *bench {
 				t.Fatal(err)
 			}
 			return fmt.Sprintf("%s wal-push %%p --cluster c1 --config %s", b.lifeboat, config)
-		}})
+		},
+	})
 	return b
 }
 
@@ -67,8 +69,10 @@ func (b *bench) backup(t *testing.T) *repo.Manifest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := basebackup.Take(t.Context(), basebackup.Options{Repo: b.repo, Cluster: "c1", Server: cfg, WorkflowID: t.Name(),
-		Host: "test", Program: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	m, err := basebackup.Take(t.Context(), basebackup.Options{
+		Repo: b.repo, Cluster: "c1", Server: cfg, WorkflowID: t.Name(),
+		Host: "test", Program: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +136,7 @@ func TestRestore_RandomTimesAreExact(t *testing.T) {
 			if i%10 == 0 {
 				_, _ = conn.Exec(context.Background(), "update noise set filler = filler || 'y' where id % 97 = $1", i%97)
 			}
-			time.Sleep(5 * time.Millisecond)
+			<-time.After(5 * time.Millisecond)
 		}
 	}()
 	m := b.backup(t)

@@ -139,7 +139,7 @@ func lockPlace(dir string) (*place, error) {
 			return &place{dir: dir, lock: f}, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) || waited > 10*time.Second {
-			f.Close()
+			_ = f.Close()
 			return nil, fmt.Errorf("lock the target directory %s: another process is restoring there: %w", dir, err)
 		}
 		time.Sleep(100 * time.Millisecond)

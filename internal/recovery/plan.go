@@ -200,14 +200,16 @@ func explain(ctx context.Context, p *walPath, g goal, m *repo.Manifest, stop *St
 
 // fill completes a plan: what is needed, what to lay, what to refuse.
 func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path *walPath, stop *Stop) (*Plan, error) {
-	p := &Plan{Format: 1, Cluster: opts.Cluster, Repository: opts.Repo.String(), TargetDir: filepath.Clean(opts.TargetDir),
+	p := &Plan{
+		Format: 1, Cluster: opts.Cluster, Repository: opts.Repo.String(), TargetDir: filepath.Clean(opts.TargetDir),
 		BackupID: m.BackupID, BackupFinishedAt: m.FinishedAt, SystemID: m.SystemID, PostgresMajor: m.PostgresMajor,
 		Superuser: m.Superuser, StartLSN: m.StartLSN, StopLSN: m.StopLSN, Target: g.Target, Timeline: path.history.Timeline,
 		Action: opts.Action, Stop: *stop, Frontier: path.frontier, Files: m.Table.Files, Bytes: m.SourceBytes,
 		Settings: map[string]int32{
 			"max_connections": m.MaxConnections, "max_worker_processes": m.MaxWorkerProcesses, "max_wal_senders": m.MaxWALSenders,
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
-		}}
+		},
+	}
 	if err := p.walkNeeded(ctx, path); err != nil {
 		return nil, err
 	}

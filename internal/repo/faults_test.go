@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -179,30 +178,31 @@ func hangThen(f func()) fault.Action {
 // TestFaults_StalledStore checks that a store which takes nothing stops the reading of the source: memory is bounded by
 // the buffers and packs, not by what could be read meanwhile.
 func TestFaults_StalledStore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		inner := mem.New()
-		newSmall(t, inner)
-		store := fault.New(inner, fault.Rule{Op: fault.PutIfAbsent, Count: fault.Forever, Do: fault.Hang()})
-		r, err := repo.Open(t.Context(), store)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		w, err := r.NewWriter(ctx, repo.WriterOptions{Cluster: "c1", BackupID: repo.NewBackupID(time.Now(), repo.Full), Workers: 2, Uploads: 2})
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error)
-		go func() { done <- writeFile(ctx, w, "f", random(1, 10<<20)) }()
-		synctest.Wait() // all goroutines are blocked now
-		// 16 buffers of 8 KiB, 2 packs on their way, one waiting and one open, each of 64 KiB and a little more.
-		if read := w.Stats().SourceBytes; read > 16*8<<10+4*80<<10 {
-			t.Errorf("%d bytes were read although nothing can be stored", read)
-		}
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("writeFile: %v", err)
-		}
-		w.Close()
-	})
+	inner := mem.New()
+	newSmall(t, inner)
+	store := fault.New(inner, fault.Rule{Op: fault.PutIfAbsent, Count: fault.Forever, Do: fault.Hang()})
+	r, err := repo.Open(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w, err := r.NewWriter(ctx, repo.WriterOptions{Cluster: "c1", BackupID: repo.NewBackupID(time.Now(), repo.Full), Workers: 2, Uploads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- writeFile(ctx, w, "f", random(1, 10<<20)) }()
+	for read := int64(-1); read != w.Stats().SourceBytes; time.Sleep(200 * time.Millisecond) {
+		read = w.Stats().SourceBytes
+	}
+	// 16 buffers of 8 KiB, 2 packs on their way, one waiting and one open, each of 64 KiB and a little more.
+	if read := w.Stats().SourceBytes; read < 3*64<<10 || read > 16*8<<10+4*80<<10 {
+		t.Errorf("%d bytes were read although nothing can be stored", read)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("writeFile: %v", err)
+	}
+	w.Close()
 }

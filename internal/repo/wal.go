@@ -134,7 +134,7 @@ func (r *Repository) OpenWAL(ctx context.Context, cluster, name string) (*WALRea
 	}
 	w := &WALReader{frames: frames, namer: r.newNamer()}
 	if err := w.head(name); err != nil {
-		frames.Close()
+		_ = frames.Close()
 		return nil, err
 	}
 	return w, nil

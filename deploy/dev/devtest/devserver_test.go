@@ -234,7 +234,7 @@ func TestKillDuringFirstStart(t *testing.T) {
 				_, err := os.Stat(file)
 				return err
 			})
-			time.Sleep(delay)
+			<-time.After(delay)
 			if p.stdout.String() == "" {
 				early++
 			}

@@ -71,15 +71,19 @@ func (w *wholeCluster) waldump(tli pg.Timeline, start pg.LSN) (records []dumped,
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	sc := bufio.NewScanner(out)
-	sc.Buffer(nil, 64<<20)
-	for sc.Scan() {
-		if strings.HasPrefix(sc.Text(), "rmgr: ") {
-			records = append(records, parseDumpLine(w.t, sc.Text()))
+	lines := bufio.NewReaderSize(out, 64<<10)
+	for whole := true; ; {
+		line, rest, err := lines.ReadLine() // a message's line may be longer than the buffer: its beginning will do
+		if err == io.EOF {
+			break
 		}
-	}
-	if err := sc.Err(); err != nil {
-		w.t.Fatal(err)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if whole && bytes.HasPrefix(line, []byte("rmgr: ")) {
+			records = append(records, parseDumpLine(w.t, string(line)))
+		}
+		whole = !rest
 	}
 	_ = cmd.Wait() // it fails at the end of WAL, and says where
 	m := regexp.MustCompile(`(?:at|LSN) ([0-9A-F]+/[0-9A-F]+)(?::|,)`).FindAllStringSubmatch(complaint.String(), -1)
