@@ -27,6 +27,9 @@ func TestSecretNeverPrints(t *testing.T) {
 	if got := fmt.Sprintf("%v %s %#v", s, s, s); got != "[redacted] [redacted] [redacted]" {
 		t.Errorf("got %s", got)
 	}
+	if s.String() != "[redacted]" || s.GoString() != "[redacted]" {
+		t.Errorf("got %s %s", s.String(), s.GoString())
+	}
 	out, err := json.Marshal(map[string]any{"a": s, "b": open{s}, "c": map[dbcore.Secret]int{s: 1}})
 	if err != nil || leaks(string(out), content) || strings.Count(string(out), "[redacted]") != 3 {
 		t.Errorf("JSON %s, %v", out, err)

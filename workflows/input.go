@@ -10,8 +10,9 @@ import (
 	"lifeboat/internal/contract"
 )
 
-// maxName bounds names that become part of a task queue or a search attribute. The server refuses longer ones by
-// failing the workflow task, which is then tried for ever; this refuses them once, with a reason.
+// maxName bounds names that become part of a task queue or a search attribute. A server answers a queue's name that is
+// too long by failing the workflow task, which is then tried for ever, and an attribute that is too long by terminating
+// the run without a reason (seen with server 1.32.1). This refuses them once and says why.
 const maxName = 255
 
 // decode reads the one argument of a workflow strictly and validates it. Every error is an InvalidInput.

@@ -65,7 +65,7 @@ func TestShorten(t *testing.T) {
 	}
 }
 
-// The server refuses summaries of more than 400 bytes as JSON, and the workflow task would then be tried for ever.
+// Servers allow summaries of 400 bytes, as JSON.
 func TestSummarize(t *testing.T) {
 	for _, text := range []string{strings.Repeat("<", 4096), strings.Repeat("😀", 300), strings.Repeat("\"\\\x01&", 300)} {
 		encoded, err := json.Marshal(summarize(text))

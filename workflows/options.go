@@ -30,8 +30,8 @@ const (
 	// short bounds one attempt at what does not.
 	short = time.Hour
 
-	// maxSummary keeps a summary within the 400 bytes that the server takes (its setting
-	// limit.userMetadataSummarySize). Beyond them the workflow task would fail for ever.
+	// maxSummary keeps a summary within the 400 bytes that servers allow by default (their setting
+	// limit.userMetadataSummarySize; server 1.32.1 does not hold activities to it yet).
 	maxSummary = 300
 )
 

@@ -132,7 +132,7 @@ func TestRestoreResultUnreadable(t *testing.T) {
 	r := newRun(t, Options{})
 	fake(r.fakes, r, contract.PlanRestoreActivity, func(contract.PlanRestoreInput) []int { return []int{1} })
 	r.execute(contract.RestoreWorkflow, restoreInput)
-	if err := r.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), contract.PlanRestoreActivity+": unable to decode") {
+	if err := r.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), contract.PlanRestoreActivity+": payload item 0: unable to decode") {
 		t.Errorf("error is %v", err)
 	}
 }

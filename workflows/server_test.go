@@ -87,8 +87,10 @@ func scenarios() []scenario {
 			check: wantFailure(errorNoWorker, "no worker on host db1"),
 		},
 		{
-			name: "restore-long-names", workflow: contract.RestoreWorkflow, status: completed,
-			input: `{"cluster":"` + strings.Repeat("c", maxName) + `","host":"` + testHost + `","targetDir":"/` + strings.Repeat("<é", 500) + `"}`,
+			name: "restore-long-names", workflow: contract.RestoreWorkflow, status: failed, noHost: true,
+			input: `{"cluster":"` + strings.Repeat("c", maxName) + `","host":"` + strings.Repeat("h", maxName) +
+				`","targetDir":"/` + strings.Repeat("<é", 500) + `"}`,
+			check: wantFailure(errorNoWorker, "no worker on host hhh"),
 		},
 		{name: "drill", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Pass)},
 		{

@@ -88,10 +88,7 @@ func TestAttachSeesTheEnd(t *testing.T) {
 	if st := attached.Status(t.Context()); st.State != pginstance.StateReady {
 		t.Errorf("status %+v", st)
 	}
-	go func() {
-		time.Sleep(100 * time.Millisecond)
-		_ = syscall.Kill(in.PID(), syscall.SIGKILL)
-	}()
+	time.AfterFunc(100*time.Millisecond, func() { _ = syscall.Kill(in.PID(), syscall.SIGKILL) })
 	never := func(pginstance.Status) (bool, error) { return false, nil }
 	st, err := attached.WaitReady(t.Context(), never)
 	var exit *pginstance.ExitError

@@ -30,32 +30,67 @@ func TestDestroyGuard(t *testing.T) {
 		guard   func(root string) pginstance.Guard
 		removed bool
 	}{
-		"no guard": {[]string{"PG_VERSION"}, "d",
-			func(string) pginstance.Guard { return pginstance.Guard{} }, false},
-		"below the root": {[]string{"PG_VERSION", "base/1", "global/pg_control"}, "d",
-			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, true},
-		"deep below the root": {[]string{"PG_VERSION"}, "a/b/d",
-			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, true},
-		"the root itself": {[]string{"PG_VERSION"}, ".",
-			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, false},
-		"beside the root": {[]string{"PG_VERSION"}, "root-2",
-			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root + "/root"} }, false},
-		"no cluster": {[]string{"thesis.tex"}, "d",
-			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root, Marker: "marker"} }, false},
-		"half laid, with the marker": {[]string{"marker", "base/1"}, "d",
-			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root, Marker: "marker"} }, true},
-		"marker alone": {[]string{"marker", "PG_VERSION"}, "d",
-			func(string) pginstance.Guard { return pginstance.Guard{Marker: "marker"} }, true},
-		"a cluster without the marker": {[]string{"PG_VERSION"}, "d",
-			func(string) pginstance.Guard { return pginstance.Guard{Marker: "marker"} }, false},
-		"the marker outside the root": {[]string{"marker"}, "d",
+		"no guard": {
+			[]string{"PG_VERSION"},
+			"d",
+			func(string) pginstance.Guard { return pginstance.Guard{} }, false,
+		},
+		"below the root": {
+			[]string{"PG_VERSION", "base/1", "global/pg_control"},
+			"d",
+			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, true,
+		},
+		"deep below the root": {
+			[]string{"PG_VERSION"},
+			"a/b/d",
+			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, true,
+		},
+		"the root itself": {
+			[]string{"PG_VERSION"},
+			".",
+			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, false,
+		},
+		"beside the root": {
+			[]string{"PG_VERSION"},
+			"root-2",
+			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root + "/root"} }, false,
+		},
+		"no cluster": {
+			[]string{"thesis.tex"},
+			"d",
+			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root, Marker: "marker"} }, false,
+		},
+		"half laid, with the marker": {
+			[]string{"marker", "base/1"},
+			"d",
+			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root, Marker: "marker"} }, true,
+		},
+		"marker alone": {
+			[]string{"marker", "PG_VERSION"},
+			"d",
+			func(string) pginstance.Guard { return pginstance.Guard{Marker: "marker"} }, true,
+		},
+		"a cluster without the marker": {
+			[]string{"PG_VERSION"},
+			"d",
+			func(string) pginstance.Guard { return pginstance.Guard{Marker: "marker"} }, false,
+		},
+		"the marker outside the root": {
+			[]string{"marker"},
+			"d",
 			func(root string) pginstance.Guard {
 				return pginstance.Guard{WorkRoot: root + "/root", Marker: "marker"}
-			}, false},
-		"a marker that leads elsewhere": {[]string{"PG_VERSION"}, "d",
-			func(string) pginstance.Guard { return pginstance.Guard{Marker: "../d/PG_VERSION"} }, false},
-		"empty": {nil, "d",
-			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, true},
+			}, false,
+		},
+		"a marker that leads elsewhere": {
+			[]string{"PG_VERSION"},
+			"d",
+			func(string) pginstance.Guard { return pginstance.Guard{Marker: "../d/PG_VERSION"} }, false,
+		},
+		"empty": {
+			nil, "d",
+			func(root string) pginstance.Guard { return pginstance.Guard{WorkRoot: root} }, true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
@@ -194,7 +229,7 @@ func TestDestroyWhatAnotherLeft(t *testing.T) {
 		"a bound server's remains": func(t *testing.T, s *pgtest.Server) {
 			parent, pid := startInOtherProcess(t, s, "bound")
 			_ = parent.Process.Kill()
-			eventually(t, "the server is gone", func() bool { return !alive(pid) })
+			pgtest.Eventually(t, "the server is gone", func() bool { return !alive(pid) })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

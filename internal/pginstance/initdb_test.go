@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"lifeboat/dbcore"
 	"lifeboat/internal/pginstance"
@@ -117,20 +116,18 @@ func TestInitDBRefusesAndFails(t *testing.T) {
 func TestInitDBCancel(t *testing.T) {
 	bin, dir := pgtest.Binaries(t, 0), filepath.Join(pgtest.TempDir(t), "data")
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		for !exists(dir + "/base") { // it is in the middle of its work
-			time.Sleep(time.Millisecond)
-		}
-		cancel()
-	}()
-	err := pginstance.InitDB(ctx, pginstance.InitOptions{Binaries: bin, DataDir: dir})
+	result := make(chan error, 1)
+	go func() { result <- pginstance.InitDB(ctx, pginstance.InitOptions{Binaries: bin, DataDir: dir}) }()
+	pgtest.Eventually(t, "initdb is in the middle of its work", func() bool { return exists(dir + "/base") })
+	cancel()
+	err := <-result
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v, want context.Canceled", err)
 	}
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		t.Errorf("%s is left in the directory", entries[0].Name())
 	}
-	eventually(t, "no process of initdb is left", func() bool {
+	pgtest.Eventually(t, "no process of initdb is left", func() bool {
 		list, err := pginstance.Running(dir)
 		return err == nil && len(list) == 0
 	})

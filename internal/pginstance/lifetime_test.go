@@ -6,9 +6,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"lifeboat/internal/pginstance"
+	"lifeboat/internal/pgtest"
 )
 
 // R21: a bound server dies with its process, also by SIGKILL.
@@ -23,8 +23,8 @@ func TestBoundServerDiesWithItsParent(t *testing.T) {
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the server is gone after its parent was killed", func() bool { return !alive(pid) })
-	eventually(t, "and so are all its processes", func() bool {
+	pgtest.Eventually(t, "the server is gone after its parent was killed", func() bool { return !alive(pid) })
+	pgtest.Eventually(t, "and so are all its processes", func() bool {
 		list, err := pginstance.Running(s.DataDir)
 		return err == nil && len(list) == 0
 	})
@@ -40,7 +40,7 @@ func TestDetachedServerOutlivesItsParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = parent.Wait()
-	time.Sleep(200 * time.Millisecond) // a signal at the parent's death would have come by now
+	stays(t, "the server is alive without its parent", func() bool { return alive(pid) })
 	in := attach(t, s)
 	if in.PID() != pid || in.SocketDir() != pginstance.PrivateSocketName(s.DataDir) || in.LogFile() != in.SocketDir()+"/postgres.log" {
 		t.Errorf("attached to %d (want %d), socket in %s, log in %s", in.PID(), pid, in.SocketDir(), in.LogFile())
@@ -85,9 +85,6 @@ func TestServerOutlivesTheThreadOfItsStarter(t *testing.T) {
 		t.Fatal(r.err)
 	}
 	stopInTheEnd(t, r.in)
-	time.Sleep(300 * time.Millisecond)
-	if r.in.Ended() {
-		t.Fatal("the server died with the thread that called Start")
-	}
+	stays(t, "the server is alive without the thread that called Start", func() bool { return !r.in.Ended() })
 	ready(t, r.in)
 }

@@ -44,8 +44,10 @@ func TestFatalLine(t *testing.T) {
 			stamp + "[10] LOG:  could not bind IPv4 address \"127.0.0.1\": Address already in use",
 			stamp + "[10] FATAL:  could not create any TCP/IP sockets",
 		}, "FATAL:  could not create any TCP/IP sockets", ""},
-		"before there is a prefix": {[]string{"FATAL:  could not access the server configuration file"},
-			"FATAL:  could not access the server configuration file", ""},
+		"before there is a prefix": {
+			[]string{"FATAL:  could not access the server configuration file"},
+			"FATAL:  could not access the server configuration file", "",
+		},
 		"a crash that was survived": {[]string{
 			stamp + "[10] LOG:  server process (PID 15) was terminated by signal 9: Killed",
 			stamp + "[10] LOG:  all server processes terminated; reinitializing",
@@ -172,8 +174,13 @@ func TestWithin(t *testing.T) {
 		root, path string
 		want       bool
 	}{
-		{"/a", "/a", true}, {"/a", "/a/b", true}, {"/a", "/a/..b", true}, {"/", "/a", true},
-		{"/a", "/ab", false}, {"/a/b", "/a", false}, {"/a", "/", false},
+		{"/a", "/a", true},
+		{"/a", "/a/b", true},
+		{"/a", "/a/..b", true},
+		{"/", "/a", true},
+		{"/a", "/ab", false},
+		{"/a/b", "/a", false},
+		{"/a", "/", false},
 	} {
 		if got := within(c.root, c.path); got != c.want {
 			t.Errorf("within(%q, %q) = %v", c.root, c.path, got)

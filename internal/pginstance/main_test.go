@@ -124,12 +124,19 @@ func waitFor(t *testing.T, in *pginstance.Instance, cond pginstance.Condition) p
 	return st
 }
 
-// eventually waits until f is true.
-func eventually(t *testing.T, what string, f func() bool) {
+// stays watches for a while that f is true, where nothing tells that it will not become false.
+func stays(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for enough := time.After(300 * time.Millisecond); ; {
+		if !f() {
+			t.Fatalf("no longer: %s", what)
+		}
+		select {
+		case <-tick.C:
+		case <-enough:
+			return
 		}
 	}
 }

@@ -17,8 +17,12 @@ func TestProcessEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := cmd.Process.Pid
-	for deadline := time.Now().Add(10 * time.Second); procState(pid) != 'Z'; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for timeout := time.After(10 * time.Second); procState(pid) != 'Z'; {
+		select {
+		case <-tick.C:
+		case <-timeout:
 			t.Fatalf("process %d is in state %q", pid, procState(pid))
 		}
 	}

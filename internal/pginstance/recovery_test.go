@@ -43,7 +43,7 @@ func newFixture(t *testing.T, major int) *fixture {
 	f.src.Exec(t, "INSERT INTO t VALUES (2)")
 	f.end = lsn(t, f.src.SQL(t, "SELECT pg_current_wal_lsn()"))
 	f.last = f.src.SQL(t, "SELECT pg_walfile_name(pg_switch_wal())")
-	eventually(t, "the last segment is archived", func() bool {
+	pgtest.Eventually(t, "the last segment is archived", func() bool {
 		return f.src.SQL(t, "SELECT last_archived_wal >= $1 FROM pg_stat_archiver", f.last) == "t"
 	})
 	f.src.Stop(t)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"lifeboat/internal/pginstance"
 	"lifeboat/internal/pgtest"
@@ -158,16 +157,20 @@ func TestStartFatal(t *testing.T) {
 		do   func()
 		want string
 	}{
-		{"a wrong value", func() { opt.Settings = map[string]string{"max_connections": "many"} },
-			`FATAL:  invalid value for parameter "max_connections": "many"`},
+		{
+			"a wrong value", func() { opt.Settings = map[string]string{"max_connections": "many"} },
+			`FATAL:  invalid value for parameter "max_connections": "many"`,
+		},
 		{"wrong permissions", func() {
 			opt.Settings = nil
 			if err := os.Chmod(s.DataDir, 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}, `FATAL:  data directory "` + s.DataDir + `" has invalid permissions`},
-		{"a wrong configuration file", func() { appendConf(t, s.DataDir, "nonsense = 1") },
-			`FATAL:  configuration file "` + s.DataDir + `/postgresql.conf" contains errors`},
+		{
+			"a wrong configuration file", func() { appendConf(t, s.DataDir, "nonsense = 1") },
+			`FATAL:  configuration file "` + s.DataDir + `/postgresql.conf" contains errors`,
+		},
 	} {
 		c.do()
 		_, err := pginstance.Start(t.Context(), opt)
@@ -248,10 +251,10 @@ func TestStartCancelled(t *testing.T) {
 	if _, err := pginstance.Start(ctx, opt); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
-	time.Sleep(300 * time.Millisecond) // one that is left would have entered its directory by now
-	if list, err := pginstance.Running(s.Dir); err != nil || len(list) != 0 {
-		t.Errorf("left: %v, %v", list, err)
-	}
+	stays(t, "no server runs there", func() bool {
+		list, err := pginstance.Running(s.Dir)
+		return err == nil && len(list) == 0
+	})
 	if _, err := pginstance.Start(ctx, options(s)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}

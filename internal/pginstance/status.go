@@ -187,8 +187,10 @@ func (a answer) status() (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	st := Status{State: StateReady, ReplayLSN: replayed, WriteLSN: written, Timeline: pg.Timeline(a.Timeline),
-		PauseState: a.PauseState}
+	st := Status{
+		State: StateReady, ReplayLSN: replayed, WriteLSN: written, Timeline: pg.Timeline(a.Timeline),
+		PauseState: a.PauseState,
+	}
 	if a.LastCommit != nil {
 		st.LastCommit = *a.LastCommit
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lifeboat/internal/pginstance"
+	"lifeboat/internal/pgtest"
 )
 
 func controlState(t *testing.T, binDir, dataDir string) string {
@@ -127,7 +128,7 @@ func TestStopKillsOrphans(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the orphan is all that is left", func() bool {
+	pgtest.Eventually(t, "the orphan is all that is left", func() bool {
 		list, err := pginstance.Running(s.DataDir)
 		return err == nil && len(list) == 1 && list[0].PID == orphan
 	})
@@ -169,7 +170,7 @@ func TestReload(t *testing.T) {
 	if err := in.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the new setting holds", func() bool { return query(t, in, "", "SHOW work_mem") == "9MB" })
+	pgtest.Eventually(t, "the new setting holds", func() bool { return query(t, in, "", "SHOW work_mem") == "9MB" })
 	if err := in.Stop(t.Context(), pginstance.Fast); err != nil {
 		t.Fatal(err)
 	}

@@ -148,16 +148,13 @@ func sweep() {
 
 // stopAll ends the servers that work below dir.
 func stopAll(dir string) {
-	for range 500 {
+	poll(10*time.Second, func() bool {
 		list, err := pginstance.Running(dir)
-		if err != nil || len(list) == 0 {
-			return
-		}
 		for _, p := range list {
-			_ = syscall.Kill(p.PID, syscall.SIGQUIT)
+			_ = syscall.Kill(p.PID, syscall.SIGQUIT) // again and again: it may come too early in a start
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return err != nil || len(list) == 0
+	})
 }
 
 func ours(info os.FileInfo) bool {

@@ -149,14 +149,9 @@ func (s *Server) Set(t testing.TB, settings map[string]string) {
 	}
 	before := One[time.Time](t, s, "SELECT pg_conf_load_time()")
 	s.Exec(t, "SELECT pg_reload_conf()")
-	for deadline := time.Now().Add(startTimeout); ; time.Sleep(5 * time.Millisecond) {
-		if One[time.Time](t, s, "SELECT pg_conf_load_time()").After(before) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("pgtest: the server did not reload its configuration in %v", startTimeout)
-		}
-	}
+	Eventually(t, "the server reloads its configuration", func() bool {
+		return One[time.Time](t, s, "SELECT pg_conf_load_time()").After(before)
+	})
 }
 
 // Run runs a program of the server's version, such as pg_basebackup, as the server's user, and returns its output. The

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"lifeboat/internal/blob"
 )
 
 // Checkpoint waits until all closed files are finished and writes a checkpoint now.
@@ -85,4 +87,21 @@ func topLevelKeys(t testing.TB, plain []byte) []string {
 		t.Fatal(err)
 	}
 	return slices.Sorted(maps.Keys(m))
+}
+
+// PutLyingWAL stores a WAL object whose head describes other bytes than it has.
+func PutLyingWAL(t testing.TB, r *Repository, cluster, name string, claimed, real []byte) {
+	t.Helper()
+	head, err := json.Marshal(WALHeader{Name: name, Length: int64(len(claimed)), Content: r.name(claimed)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	comp, err := newCompressor(S2, frameSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := walKey(cluster, name)
+	if err := blob.PutBytes(t.Context(), r.store, key, r.sealWAL(key, head, real, comp)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -35,6 +35,7 @@ func checkCancelledBefore(ctx context.Context, t testing.TB, s blob.Store) {
 		"Delete":                        s.Delete(cancelled, "there"),
 		"List":                          listError(cancelled, t, s, ""),
 		"List of nothing":               listError(cancelled, t, s, "unknown/"),
+		"List of an impossible prefix":  listError(cancelled, t, s, "../"),
 	} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s with a cancelled context: %v; want context.Canceled", call, err)

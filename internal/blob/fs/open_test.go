@@ -124,6 +124,10 @@ func TestOpen_ParentThatMayNotBeRead(t *testing.T) {
 		}
 		mustPut(t, s, "a/b", "body")
 		wantBody(t, s, "a/b", "body")
+		// A list that looked outside the root would fail here.
+		if keys, err := keysOf(t, s, "../", ""); err != nil || len(keys) > 0 {
+			t.Errorf("List(../) = %q, %v", keys, err)
+		}
 	})
 }
 
@@ -211,21 +215,24 @@ func TestList_FailsIfTheRootVanishesMeanwhile(t *testing.T) {
 	for _, key := range []string{"a/1", "a/2", "b/1"} {
 		mustPut(t, s, key, "x")
 	}
-	for seen := 1; seen <= 2; seen++ {
+	for _, c := range []struct {
+		prefix string
+		seen   int // how many keys are given before
+	}{{"", 1}, {"", 2}, {"a/", 1}} {
 		var n int
 		var last error
-		for _, err := range s.List(t.Context(), "", "") {
+		for _, err := range s.List(t.Context(), c.prefix, "") {
 			if last = err; err != nil {
 				break
 			}
-			if n++; n == seen {
+			if n++; n == c.seen {
 				if err := os.Rename(root, root+".away"); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		if last == nil || n != seen {
-			t.Errorf("after %d keys List ends with %v", n, last)
+		if last == nil || n != c.seen {
+			t.Errorf("List(%q) ends after %d keys with %v", c.prefix, n, last)
 		}
 		if err := os.Rename(root+".away", root); err != nil {
 			t.Fatal(err)

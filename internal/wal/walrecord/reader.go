@@ -302,7 +302,7 @@ func (r *Reader) finish() {
 	rec.End = r.pageLSN + pg.LSN(r.off)
 	if rec.Rmgr == RmgrXLOG && rec.Info&infoMask == xlogSwitch {
 		size := pg.LSN(r.opt.SegmentSize)
-		rec.End = rec.End + 0*size
+		rec.End = (rec.End + size - 1) &^ (size - 1)
 		r.pageLSN, r.off = rec.End-PageSize, PageSize
 		r.unread = 0 // nor does it matter whether the rest is there
 	}

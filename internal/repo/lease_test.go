@@ -1,0 +1,291 @@
+package repo_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lifeboat/internal/blob"
+	"lifeboat/internal/blob/fault"
+	"lifeboat/internal/blob/mem"
+	"lifeboat/internal/repo"
+)
+
+// acquire takes the lease "backup" of c1 for a minute.
+func acquire(ctx context.Context, r *repo.Repository, owner string) (*repo.Lease, error) {
+	return r.AcquireLease(ctx, "c1", "backup", owner, "host of "+owner, time.Minute)
+}
+
+func TestLease_RaceHasOneWinner(t *testing.T) {
+	r, _ := newRepo(t)
+	for round := range 20 {
+		name := fmt.Sprintf("round%d", round)
+		leases := make([]*repo.Lease, 16)
+		var wg sync.WaitGroup
+		for i := range leases {
+			wg.Go(func() {
+				l, err := r.AcquireLease(t.Context(), "c1", name, fmt.Sprintf("owner%d", i), "h", time.Minute)
+				var busy *repo.BusyError
+				if err != nil && !errors.As(err, &busy) {
+					t.Error(err)
+				}
+				leases[i] = l
+			})
+		}
+		wg.Wait()
+		winners := 0
+		for _, l := range leases {
+			if l != nil {
+				winners++
+				if err := l.Check(t.Context()); err != nil || l.Token() != 1 {
+					t.Errorf("the winner's lease, token %d: %v", l.Token(), err)
+				}
+			}
+		}
+		if winners != 1 {
+			t.Fatalf("%d winners", winners)
+		}
+	}
+}
+
+// TestLease_AttemptsOfOneOwner lets attempts of one workflow race: all may begin a term, and the newest has the lease.
+func TestLease_AttemptsOfOneOwner(t *testing.T) {
+	r, _ := newRepo(t)
+	leases := make([]*repo.Lease, 8)
+	var wg sync.WaitGroup
+	for i := range leases {
+		wg.Go(func() {
+			var err error
+			if leases[i], err = acquire(t.Context(), r, "workflow"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	newest := int64(0)
+	tokens := map[int64]bool{}
+	for _, l := range leases {
+		newest = max(newest, l.Token())
+		if tokens[l.Token()] {
+			t.Errorf("token %d was given twice", l.Token())
+		}
+		tokens[l.Token()] = true
+	}
+	for _, l := range leases {
+		if err := l.Check(t.Context()); (l.Token() == newest) != (err == nil) || err != nil && !errors.Is(err, repo.ErrLeaseLost) {
+			t.Errorf("Check of token %d of %d: %v", l.Token(), newest, err)
+		}
+	}
+}
+
+func TestLease_SameOwnerReenters(t *testing.T) {
+	r, store := newRepo(t)
+	first, err := acquire(t.Context(), r, "workflow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := acquire(t.Context(), r, "workflow")
+	if err != nil || second.Token() <= first.Token() {
+		t.Fatalf("the next attempt: %v", err)
+	}
+	for what, err := range map[string]error{"Check": first.Check(t.Context()), "Renew": first.Renew(t.Context(), time.Minute), "Release": first.Release(t.Context())} {
+		if !errors.Is(err, repo.ErrLeaseLost) || !strings.Contains(err.Error(), "host of workflow") {
+			t.Errorf("%s of the old attempt: %v", what, err)
+		}
+	}
+	if err := second.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	var busy *repo.BusyError
+	if _, err := acquire(t.Context(), r, "other"); !errors.As(err, &busy) || busy.Owner != "workflow" || !strings.Contains(err.Error(), "wait for it") {
+		t.Errorf("another owner: %v", err)
+	}
+	if terms := objects(t, store, "clusters/c1/leases/"); len(terms) != 1 {
+		t.Errorf("%d terms are kept, want the newest only", len(terms))
+	}
+}
+
+// TestLease_Expiry watches a lease over time: it is respected until it expired and clocks may differ.
+func TestLease_Expiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newSmall(t, mem.New())
+		first, err := acquire(t.Context(), r, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		busyAt := func(after time.Duration) {
+			t.Helper()
+			time.Sleep(after)
+			var busy *repo.BusyError
+			if _, err := acquire(t.Context(), r, "b"); !errors.As(err, &busy) {
+				t.Errorf("acquired: %v", err)
+			}
+		}
+		busyAt(59 * time.Second)
+		busyAt(2 * time.Second)                // expired, but perhaps not by the owner's clock
+		busyAt(28*time.Second + time.Second/2) // 89.5 s
+		if err := first.Renew(t.Context(), time.Minute); err != nil {
+			t.Errorf("a late renewal that nobody forestalled: %v", err)
+		}
+		busyAt(89 * time.Second)
+		time.Sleep(2 * time.Second)
+		second, err := acquire(t.Context(), r, "b")
+		if err != nil || second.Token() != first.Token()+1 {
+			t.Fatalf("after expiry and skew: %v", err)
+		}
+		if err := first.Renew(t.Context(), time.Minute); !errors.Is(err, repo.ErrLeaseLost) {
+			t.Errorf("Renew by the one who lost it: %v", err)
+		}
+		if err := first.Release(t.Context()); !errors.Is(err, repo.ErrLeaseLost) {
+			t.Errorf("Release by the one who lost it: %v", err)
+		}
+		if err := second.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestLease_Release(t *testing.T) {
+	r, _ := newRepo(t)
+	for i, owner := range []string{"a", "b", "b", "c"} {
+		l, err := acquire(t.Context(), r, owner)
+		if err != nil {
+			t.Fatalf("%s: %v", owner, err)
+		}
+		if l.Token() != int64(i+1) {
+			t.Errorf("token %d, want %d: they must rise over releases", l.Token(), i+1)
+		}
+		if err := l.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLease_StalledOwner stalls an owner before it creates its term, while others begin and end that very term and
+// later ones, and drop its object. The stalled one must not believe that it has the lease.
+func TestLease_StalledOwner(t *testing.T) {
+	inner := mem.New()
+	r := newSmall(t, inner)
+	first, err := acquire(t.Context(), r, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var owner *repo.Lease
+	stalled := fault.New(inner, fault.Rule{Op: fault.PutIfAbsent, Key: fault.Contains("/leases/"), Do: fault.Before(func(ctx context.Context, _ fault.Call) error {
+		for _, other := range []string{"b", "c"} {
+			if owner, err = acquire(ctx, r, other); err != nil {
+				return err
+			}
+			if other == "b" {
+				err = owner.Release(ctx)
+			}
+		}
+		return err
+	})})
+	slow, err := repo.Open(t.Context(), stalled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var busy *repo.BusyError
+	if l, err := acquire(t.Context(), slow, "slow"); !errors.As(err, &busy) || busy.Owner != "c" {
+		t.Errorf("the stalled owner has term %v, %v", l, err)
+	}
+	if err := owner.Check(t.Context()); err != nil {
+		t.Errorf("the lease of c: %v", err)
+	}
+	if unused := stalled.Unused(); len(unused) > 0 {
+		t.Errorf("faults that did not happen: %v", unused)
+	}
+}
+
+// TestLease_LostWhileRenewing lets another owner begin a term between the check and the write of a renewal.
+func TestLease_LostWhileRenewing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := mem.New()
+		r := newSmall(t, inner)
+		store := fault.New(inner, fault.Rule{Op: fault.Put, Key: fault.Contains("/leases/"), Do: fault.Before(func(ctx context.Context, _ fault.Call) error {
+			time.Sleep(2 * time.Minute)
+			_, err := acquire(ctx, r, "b")
+			return err
+		})})
+		slow, err := repo.Open(t.Context(), store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := acquire(t.Context(), slow, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Renew(t.Context(), time.Minute); !errors.Is(err, repo.ErrLeaseLost) {
+			t.Errorf("Renew: %v", err)
+		}
+	})
+}
+
+func TestLease_LostReply(t *testing.T) {
+	for _, do := range []fault.Action{fault.FailAfter(nil), fault.Fail(nil)} {
+		inner := mem.New()
+		newSmall(t, inner)
+		store := fault.New(inner, fault.Rule{Op: fault.PutIfAbsent, Do: do})
+		r, err := repo.Open(t.Context(), store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := acquire(t.Context(), r, "a")
+		if err != nil || l.Token() != 1 {
+			t.Fatalf("acquire: %v", err)
+		}
+		if unused := store.Unused(); len(unused) > 0 {
+			t.Errorf("faults that did not happen: %v", unused)
+		}
+	}
+}
+
+// TestLease_StoreFails checks that no failure of the store makes anybody an owner.
+func TestLease_StoreFails(t *testing.T) {
+	for _, op := range []fault.Op{fault.List, fault.PutIfAbsent, fault.Get} {
+		inner := mem.New()
+		if _, err := acquire(t.Context(), newSmall(t, inner), "a"); err != nil {
+			t.Fatal(err)
+		}
+		store := fault.New(inner, fault.Rule{Op: op, Key: fault.Contains("/leases/"), Count: fault.Forever, Do: fault.Fail(nil)})
+		r, err := repo.Open(t.Context(), store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := acquire(t.Context(), r, "a"); !errors.Is(err, fault.ErrInjected) {
+			t.Errorf("acquire while every %v fails: %v", op, err)
+		}
+	}
+}
+
+func TestLease_Refuses(t *testing.T) {
+	r, store := newRepo(t)
+	for _, tt := range []struct {
+		cluster, name, owner string
+		ttl                  time.Duration
+	}{{"C", "backup", "a", 1}, {"c1", "", "a", 1}, {"c1", "../x", "a", 1}, {"c1", "backup", "", 1}, {"c1", "backup", "a", 0}, {"c1", "backup", "a", -1}} {
+		if _, err := r.AcquireLease(t.Context(), tt.cluster, tt.name, tt.owner, "h", tt.ttl); err == nil {
+			t.Errorf("%+v was accepted", tt)
+		}
+	}
+	// A term under another number is not what its owner wrote.
+	if _, err := acquire(t.Context(), r, "a"); err != nil {
+		t.Fatal(err)
+	}
+	body := objects(t, store, "clusters/c1/leases/backup/")["clusters/c1/leases/backup/000000000001"]
+	if err := blob.PutBytes(t.Context(), store, "clusters/c1/leases/backup/000000000007", body); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := acquire(t.Context(), r, "a"); !repo.IsDamage(err) {
+		t.Errorf("acquire over a copied term: %v", err)
+	}
+}
