@@ -97,7 +97,7 @@ func TestParseControlFile_AgreesWithPgControldata(t *testing.T) {
 		}
 		// Every setting differs from its default and from the others.
 		c.start("wal_level=logical", "wal_log_hints=on", "max_connections=37", "max_worker_processes=11",
-			"max_wal_senders=13", "max_prepared_transactions=17", "max_locks_per_transaction=71", "track_commit_timestamp=on")
+			"max_wal_senders=13", "max_prepared_transactions=17", "max_locks_per_transaction=71")
 		c.sql("create table t(i int); insert into t values (1); checkpoint")
 		if got := compareControl(t, c, "in production"); got.State != StateInProduction || got.State.Stopped() {
 			t.Errorf("state %s, want in production", got.State)
@@ -106,7 +106,7 @@ func TestParseControlFile_AgreesWithPgControldata(t *testing.T) {
 		if got := compareControl(t, c, "crashed"); got.State.Stopped() {
 			t.Errorf("state %s counts as stopped after a crash", got.State)
 		}
-		c.start()
+		c.start("track_commit_timestamp=on")
 		c.stop(syscall.SIGINT)
 		if got := compareControl(t, c, "shut down"); !got.State.Stopped() {
 			t.Errorf("state %s, want shut down", got.State)

@@ -19,6 +19,12 @@ func TestParseLSN(t *testing.T) {
 		if got, err := ParseLSN(s); err != nil || got != want {
 			t.Errorf("ParseLSN(%q) = %v, %v; want %v", s, got, err, want)
 		}
+		if got, err := ParseLSN(want.String()); err != nil || got != want {
+			t.Errorf("%q came back as %v, %v", want.String(), got, err)
+		}
+	}
+	if got := LSN(0).String(); got != "0/0" {
+		t.Errorf("LSN 0 prints %q", got)
 	}
 	for _, s := range []string{"", "/", "0", "0/", "/0", "0/0/0", "g/0", "0/+1", "-1/0", "0/0x1", "0/1_0", " 0/0", "0/0 ",
 		"000000001/0", "0/000000001", "0/٣"} {

@@ -124,23 +124,36 @@ func (l *Lease) key() string {
 // Token is the fencing token: it rises with every term.
 func (l *Lease) Token() int64 { return l.term.Token }
 
+// newest reads the newest term; the zero term if there has been none.
 func (l *Lease) newest(ctx context.Context) (leaseTerm, error) {
+	for try := 0; ; try++ {
+		t, err := l.lookUp(ctx)
+		if err == nil {
+			return t, nil
+		}
+		// A term is dropped only by the owner of a later one: look again.
+		if try == 10 || !errors.Is(err, blob.ErrNotFound) {
+			return leaseTerm{}, fmt.Errorf("read the lease %s of cluster %s: %w", l.name, l.cluster, err)
+		}
+	}
+}
+
+func (l *Lease) lookUp(ctx context.Context) (t leaseTerm, err error) {
 	key := ""
 	for info, err := range l.repo.store.List(ctx, leasePrefix(l.cluster, l.name), "") {
 		if err != nil {
-			return leaseTerm{}, fmt.Errorf("read the lease %s of cluster %s: %w", l.name, l.cluster, err)
+			return t, err
 		}
 		key = info.Key
 	}
 	if key == "" {
-		return leaseTerm{}, nil
+		return t, nil
 	}
-	var t leaseTerm
 	if err := l.repo.readJSON(ctx, KindDocument, key, &t); err != nil {
-		return leaseTerm{}, fmt.Errorf("read the lease %s of cluster %s: %w", l.name, l.cluster, err)
+		return t, err
 	}
 	if n, err := strconv.ParseInt(key[strings.LastIndexByte(key, '/')+1:], 10, 64); err != nil || n != t.Token {
-		return leaseTerm{}, &DamageError{Key: key, Frame: 0, Reason: "its token is not its name"}
+		return t, &DamageError{Key: key, Frame: 0, Reason: "its token is not its name"}
 	}
 	return t, nil
 }

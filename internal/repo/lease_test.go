@@ -249,6 +249,30 @@ func TestLease_LostReply(t *testing.T) {
 	}
 }
 
+// TestLease_DroppedWhileReading drops the newest term between the listing and the reading of it, as the owner of the
+// next term does.
+func TestLease_DroppedWhileReading(t *testing.T) {
+	inner := mem.New()
+	r := newSmall(t, inner)
+	if _, err := acquire(t.Context(), r, "a"); err != nil {
+		t.Fatal(err)
+	}
+	store := fault.New(inner, fault.Rule{Op: fault.Get, Key: fault.Contains("/leases/"), Do: fault.Before(func(ctx context.Context, _ fault.Call) error {
+		_, err := acquire(ctx, r, "a")
+		return err
+	})})
+	slow, err := repo.Open(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := acquire(t.Context(), slow, "a"); err != nil || l.Token() != 3 {
+		t.Errorf("acquire: %v", err)
+	}
+	if unused := store.Unused(); len(unused) > 0 {
+		t.Errorf("faults that did not happen: %v", unused)
+	}
+}
+
 // TestLease_StoreFails checks that no failure of the store makes anybody an owner.
 func TestLease_StoreFails(t *testing.T) {
 	for _, op := range []fault.Op{fault.List, fault.PutIfAbsent, fault.Get} {

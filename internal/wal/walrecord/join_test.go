@@ -165,6 +165,27 @@ func TestJoin_OverSeveralSegments(t *testing.T) {
 	}
 }
 
+// What was not kept is unknown, and never taken from the next part.
+func TestJoin_DoesNotReadAcrossAGap(t *testing.T) {
+	const size = pg.MinSegmentSize
+	b := newBuilder(size, 3*pg.LSN(size))
+	b.fill(t, 4*pg.LSN(size)-8)
+	main := xactMain(4711, 99, 2500, 0, 0, 0, 15) // the xid is 10 kB behind the beginning
+	main = append(main, bytes.Repeat([]byte{0x77}, 1_500_000)...)
+	lsn := b.record(RmgrXact, xactCommitPrepared|xactHasInfo, 0, body(nil, nil, main))
+	rec, err := b.reader(t, lsn).Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ev, err := Decode(&rec); err != nil || ev.Transaction.XID != 99 {
+		t.Errorf("read %+v, %v", ev.Transaction, err)
+	}
+	ev, err := Join(b.facts(t, 3).Tail, b.facts(t, 4).Head, b.facts(t, 5).Head)
+	if err != nil || ev.Transaction.Time != 4711 || ev.Transaction.XID != 0 || !ev.Transaction.XIDUnknown {
+		t.Errorf("joined %+v, %v", ev.Transaction, err)
+	}
+}
+
 // No change of any field of tail or head may give an event.
 func TestJoin_RefusesDamage(t *testing.T) {
 	const size = pg.MinSegmentSize

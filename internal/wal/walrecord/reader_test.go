@@ -104,6 +104,11 @@ func TestReader_EndOfWAL(t *testing.T) {
 		{"xid", func(b *builder) { at(b, inside)[5] ^= 1 }, BadCRC, inside},
 		{"crc", func(b *builder) { at(b, inside)[20] ^= 1 }, BadCRC, inside},
 		{"prev", func(b *builder) { at(b, inside)[9] ^= 1 }, BadPrev, inside},
+		{"prev, of the first record read", func(b *builder) {
+			b.fill(t, plain)
+			b.prev = 5 * mib
+			b.record(RmgrXLOG, 0x20, 0, nil)
+		}, BadPrev, plain + shortPageHeader},
 		{"rmgr", func(b *builder) { at(b, inside)[17] = 22 }, BadRmgr, inside},
 		{"magic", func(b *builder) { at(b, page)[0]++ }, BadPageMagic, spanning},
 		{"magic of another version", func(b *builder) { le.PutUint16(at(b, page), 0xD118) }, BadPageMagic, spanning},
@@ -140,7 +145,11 @@ func TestReader_EndOfWAL(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			b, _ := twoSegments(t)
 			test.damage(b)
-			got, end := readAll(t, b.reader(t, starts[50]))
+			start := starts[50]
+			if strings.Contains(test.name, "first record read") {
+				start = plain
+			}
+			got, end := readAll(t, b.reader(t, start))
 			if test.reason != "" && end.Reason != test.reason {
 				t.Errorf("%v, want %s", end, test.reason)
 			}
@@ -148,7 +157,7 @@ func TestReader_EndOfWAL(t *testing.T) {
 				t.Errorf("%v, want it at %s", end, test.lsn)
 			}
 			n, _ := slices.BinarySearch(starts, end.LSN)
-			if want := starts[50:n]; !slices.Equal(got[:min(len(got), len(want))], want) {
+			if want := starts[50:n]; start == starts[50] && !slices.Equal(got[:min(len(got), len(want))], want) {
 				t.Errorf("%d records before %s, want %d", len(got), end.LSN, len(want))
 			}
 			if !strings.Contains(end.Error(), end.LSN.String()) || !strings.Contains(end.Error(), string(end.Reason)) {
@@ -158,6 +167,53 @@ func TestReader_EndOfWAL(t *testing.T) {
 				t.Errorf("%s: unwritten %v", end.Reason, end.Unwritten())
 			}
 		})
+	}
+}
+
+func TestMainData(t *testing.T) {
+	block := func(id, flags byte, data uint16, rest int) []byte {
+		return append([]byte{id, flags, byte(data), byte(data >> 8)}, make([]byte, rest)...)
+	}
+	image := func(info byte, n int) []byte { return append([]byte{50, 0, 0, 0, info}, make([]byte, n)...) }
+	cat := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	const rel, blk = 12, 4
+	tests := []struct {
+		name string
+		body []byte
+		main int // -1: impossible
+	}{
+		{"nothing", nil, 0},
+		{"short main", cat([]byte{idDataShort, 3}, make([]byte, 3)), 3},
+		{"long main", cat([]byte{idDataLong, 0, 1, 0, 0}, make([]byte, 256)), 256},
+		{"main of nothing", []byte{idDataShort, 0}, 0},
+		{"block", cat(block(0, 0, 0, rel+blk)), 0},
+		{"block and main", cat(block(0, 0, 0, rel+blk), []byte{idDataShort, 2, 1, 2}), 2},
+		{"block data", cat(block(0, blockHasData, 7, rel+blk), make([]byte, 7)), 0},
+		{"same relation", cat(block(0, 0, 0, rel+blk), block(1, blockSameRel, 0, blk)), 0},
+		{"image", cat(block(0, blockHasImage, 0, 0), image(imageHasHole, rel+blk), make([]byte, 50)), 0},
+		{"compressed image", cat(block(0, blockHasImage, 0, 0), image(imageHasHole|4, 2+rel+blk), make([]byte, 50)), 0},
+		{"compressed image without a hole", cat(block(0, blockHasImage, 0, 0), image(4, rel+blk), make([]byte, 50)), 0},
+		{"origin and top-level transaction", cat([]byte{idOrigin, 1, 2, idTopLevelXID, 1, 2, 3, 4, idDataShort, 1, 9}), 1},
+		{"data without the flag", cat(block(0, 0, 7, rel+blk), make([]byte, 7)), -1},
+		{"flag without data", cat(block(0, blockHasData, 0, rel+blk)), -1},
+		{"same relation as none", cat(block(0, blockSameRel, 0, blk)), -1},
+		{"blocks out of order", cat(block(1, 0, 0, rel+blk), block(1, blockSameRel, 0, blk)), -1},
+		{"block 33", cat(block(33, 0, 0, rel+blk)), -1},
+		{"cut block", block(0, 0, 0, rel+blk-1), -1},
+		{"cut image", cat(block(0, blockHasImage, 0, 4)), -1},
+		{"too little data", cat(block(0, blockHasData, 7, rel+blk), make([]byte, 6)), -1},
+		{"too much main", cat([]byte{idDataShort, 3}, make([]byte, 4)), -1},
+		{"too little main", cat([]byte{idDataLong, 0, 1, 0, 0}, make([]byte, 255)), -1},
+		{"main of 4 GiB", cat([]byte{idDataLong, 255, 255, 255, 255}, make([]byte, 255)), -1},
+		{"cut long header", []byte{idDataLong, 0, 1}, -1},
+		{"cut origin", []byte{idOrigin, 1}, -1},
+		{"cut transaction", []byte{idTopLevelXID, 1, 2, 3}, -1},
+	}
+	for _, test := range tests {
+		n, ok := mainData(test.body, uint32(len(test.body)))
+		if ok != (test.main >= 0) || ok && int(n) != test.main {
+			t.Errorf("%s: %d, %v; want %d", test.name, n, ok, test.main)
+		}
 	}
 }
 
