@@ -152,8 +152,12 @@ func (r *Runner) PublishReport(ctx context.Context, in contract.PublishReportInp
 		return none, err
 	}
 	rep.RTO.Target, rep.RPO.Target = c.RTO.Seconds(), c.RPO.Seconds()
-	rep.Checks = append(rep.Checks, contract.ObjectiveChecks(&rep)...)
-	rep.Verdict = contract.Worst(append([]contract.Verdict{rep.Verdict}, contract.Verdicts(contract.ObjectiveChecks(&rep))...)...)
+	for _, c := range contract.ObjectiveChecks(&rep) {
+		rep.Checks = append(rep.Checks, c)
+		if c.Verdict == contract.Fail {
+			rep.Verdict = contract.Fail
+		}
+	}
 	name := "reports/" + rep.DrillID
 	rep.Report = "clusters/" + rep.Cluster + "/" + name
 	if rep.BackupID != "" && len(rep.Checks) > 0 {

@@ -23,6 +23,8 @@ const (
 	stopTimeout = 10 * time.Second
 	// heartbeats reach Temporal at least that often while there is something to report.
 	heartbeatInterval = 5 * time.Second
+	// heartbeatTimeout is how long a worker may be silent before its work is given to another: what a kill -9 costs.
+	heartbeatTimeout = 15 * time.Second
 	// stickyTimeout is how long a workflow waits for a worker that died before another one takes it: the SDK's
 	// default of 5 s would be most of the time that a killed worker costs.
 	stickyTimeout = time.Second
@@ -57,7 +59,7 @@ func run(ctx context.Context, set activities.Settings, logger *slog.Logger) erro
 		MaxConcurrentLocalActivityExecutionSize: parallelActivities,
 	}
 	shared := worker.New(c, set.TaskQueue, common)
-	workflows.Register(shared)
+	workflows.Options{HeartbeatTimeout: heartbeatTimeout}.Register(shared)
 	activities.Register(shared, runner)
 	onHost := common
 	onHost.DisableWorkflowWorker = true

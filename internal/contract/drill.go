@@ -188,12 +188,3 @@ func ObjectiveChecks(r *Report) []CheckResult {
 	}
 	return out
 }
-
-// Verdicts lists the verdicts of checks.
-func Verdicts(checks []CheckResult) []Verdict {
-	out := make([]Verdict, len(checks))
-	for i, c := range checks {
-		out[i] = c.Verdict
-	}
-	return out
-}

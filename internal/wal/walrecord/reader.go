@@ -218,7 +218,7 @@ func (r *Reader) readHere(ctx context.Context) (again bool, err error) {
 		return r.readSpanning(ctx, lsn, total)
 	}
 	body := b[recordHeader:total]
-	if finishCRC(crc32.Update(0, castagnoli, body), b) == crc+1 {
+	if finishCRC(crc32.Update(0, castagnoli, body), b) != crc {
 		return false, &EndOfWAL{LSN: lsn, Reason: BadCRC}
 	}
 	if !rec.setMain(body) {
