@@ -1,10 +1,7 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
-	"os"
-	"time"
+	"context"
 
 	"github.com/spf13/cobra"
 
@@ -14,86 +11,60 @@ import (
 
 func newBackupCommand(a *app) *cobra.Command {
 	var in contract.BackupInput
-	var local, detach bool
-	var id string
+	var f runFlags
 	cmd := &cobra.Command{
 		Use:   "backup CLUSTER",
 		Short: "Take a backup",
-		Args:  cobra.ExactArgs(1),
+		Args:  arguments("CLUSTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in.Cluster = args[0]
 			if err := in.Validate(); err != nil {
 				return &usageError{err}
 			}
+			if err := f.check(); err != nil {
+				return err
+			}
 			var res contract.BackupResult
-			if local {
-				set, err := a.settings(in.Cluster)
-				if err != nil {
-					return err
-				}
-				run := a.localRun("backup", in.Cluster)
-				res, err = activities.NewRunner(set).TakeBackup(cmd.Context(), contract.TakeBackupInput{Cluster: in.Cluster, Type: contract.TypeFull}, run)
+			if f.local {
+				res, err := a.backupHere(cmd.Context(), in)
 				if err != nil {
 					return err
 				}
 				return a.printBackup(res)
 			}
-			c, err := a.dial(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			wid, err := a.run(cmd.Context(), c, start{workflow: contract.BackupWorkflow, verb: "backup", cluster: in.Cluster, id: id,
-				input: in, summary: "Backup of " + in.Cluster}, detach, &res)
-			if err != nil {
-				return err
-			}
-			if detach {
-				return a.printStarted(wid)
-			}
-			return a.printBackup(res)
+			return a.start(cmd.Context(), f, start{workflow: contract.BackupWorkflow, verb: "backup", cluster: in.Cluster,
+				input: in, summary: "Backup of " + in.Cluster}, &res, func() error { return a.printBackup(res) })
 		},
 	}
-	cmd.Flags().StringVar(&in.Type, "type", contract.TypeFull, "full, incremental or logical")
-	cmd.Flags().BoolVar(&local, "local", false, "run here, without Temporal")
-	cmd.Flags().BoolVar(&detach, "detach", false, "do not wait")
-	cmd.Flags().StringVar(&id, "workflow-id", "", "name of the run")
+	cmd.Flags().StringVar(&in.Type, "type", contract.TypeFull, "full; incremental and logical come with a later version")
+	f.register(cmd)
 	return cmd
 }
 
-// localRun identifies a run without Temporal.
-func (a *app) localRun(verb, cluster string) activities.Run {
-	last := ""
-	return activities.Run{
-		WorkflowID: fmt.Sprintf("local-%s-%d", workflowID(verb, cluster, time.Now()), os.Getpid()),
-		Progress: func(p contract.Progress) {
-			if line := progressLine(p); line != last {
-				last = line
-				a.note("%s", line)
-			}
-		},
-	}
+// register adds the flags.
+func (f *runFlags) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.local, "local", false, "run here, without Temporal")
+	cmd.Flags().BoolVar(&f.detach, "detach", false, "start the workflow and do not wait for it")
+	cmd.Flags().StringVar(&f.id, "workflow-id", "", "name of the workflow's run (default: lifeboat-VERB-CLUSTER-TIME-RANDOM)")
 }
 
-func (a *app) printJSON(v any) error {
-	enc := json.NewEncoder(a.stdout)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
-
-func (a *app) printStarted(id string) error {
-	if a.json {
-		return a.printJSON(map[string]string{"workflowId": id})
+func (a *app) backupHere(ctx context.Context, in contract.BackupInput) (contract.BackupResult, error) {
+	set, err := a.settings(in.Cluster)
+	if err != nil {
+		return contract.BackupResult{}, err
 	}
-	_, err := fmt.Fprintln(a.stdout, id)
-	return err
+	run, end := a.localRun("backup", in.Cluster)
+	defer end()
+	return activities.NewRunner(set).TakeBackup(ctx, contract.TakeBackupInput(in), run)
 }
 
 func (a *app) printBackup(r contract.BackupResult) error {
 	if a.json {
 		return a.printJSON(r)
 	}
-	_, err := fmt.Fprintf(a.stdout, "backup %s of %s: %.1f MB in %.1f s, %.1f MB stored, WAL %s to %s\n",
-		r.BackupID, r.Cluster, float64(r.SourceBytes)/1e6, r.Seconds, float64(r.StoredBytes)/1e6, r.StartLSN, r.StopLSN)
-	return err
+	return a.lines(func(p *printer) {
+		p.line("backup %s of %s (%s): %s in %.1f s", r.BackupID, r.Cluster, r.Type, size(r.SourceBytes), r.Seconds)
+		p.line("  %d files, %d chunks, of which %d are new; %s stored", r.Files, r.Chunks, r.NewChunks, size(r.StoredBytes))
+		p.line("  PostgreSQL %s, timeline %d, WAL %s to %s, finished %s", r.PostgresVersion, r.Timeline, r.StartLSN, r.StopLSN, when(&r.FinishedAt))
+	})
 }

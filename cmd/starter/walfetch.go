@@ -1,13 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
-	"lifeboat/activities"
 	"lifeboat/internal/wal"
 )
+
+const walFetchName = "wal-fetch"
 
 // fetchError keeps wal-fetch's failures apart: PostgreSQL takes 1 to 125 for the end of WAL (R16).
 type fetchError struct{ err error }
@@ -18,13 +20,14 @@ func (e *fetchError) Unwrap() error { return e.err }
 func newWALFetchCommand(a *app) *cobra.Command {
 	var cluster, need string
 	cmd := &cobra.Command{
-		Use:   "wal-fetch NAME DEST --cluster CLUSTER",
+		Use:   walFetchName + " NAME DEST --cluster CLUSTER",
 		Short: "Fetch one WAL file: for restore_command",
 		Long: "Fetch one WAL file. Exits 0 when DEST has it, 1 only if the repository does not have it and the recovery does not\n" +
-			"need it, and 126 for everything else, which stops the recovery.",
-		Args: cobra.ExactArgs(2),
+			"need it, and 126 or more for everything else, which stops the recovery.",
+		Example: "  restore_command = 'lifeboat --repository file:///var/lib/lifeboat wal-fetch %f %p --cluster orders'",
+		Args:    arguments("NAME", "DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.walFetch(cmd, cluster, need, args); err != nil {
+			if err := a.walFetch(cmd.Context(), cluster, need, args[0], args[1]); err != nil {
 				return &fetchError{err}
 			}
 			return nil
@@ -36,22 +39,18 @@ func newWALFetchCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) walFetch(cmd *cobra.Command, cluster, need string, args []string) error {
+func (a *app) walFetch(ctx context.Context, cluster, need, name, dest string) error {
 	ranges, err := wal.ParseNeed(need)
 	if err != nil {
-		return err
+		return usagef("--need: %w", err)
 	}
-	set, err := a.settings(cluster)
+	_, c, err := a.cluster(cluster)
 	if err != nil {
 		return err
 	}
-	c, ok := set.Clusters[cluster]
-	if !ok {
-		return &activities.ConfigurationError{Message: fmt.Sprintf("cluster %q is not in the configuration", cluster)}
-	}
-	r, err := c.OpenRepository(cmd.Context(), false)
+	r, err := c.OpenRepository(ctx, false)
 	if err != nil {
-		return err
+		return fmt.Errorf("fetch WAL %s: %w", name, err)
 	}
-	return wal.Fetch(cmd.Context(), wal.FetchOptions{Repo: r, Cluster: cluster, Name: args[0], Dest: args[1], Need: ranges})
+	return wal.Fetch(ctx, wal.FetchOptions{Repo: r, Cluster: cluster, Name: name, Dest: dest, Need: ranges})
 }

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"lifeboat/activities"
 	"lifeboat/internal/wal"
 )
 
@@ -14,28 +15,28 @@ func newWALPushCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wal-push PATH --cluster CLUSTER",
 		Short: "Archive one WAL file: for archive_command",
-		Long: "Archive one WAL file. For postgresql.conf:\n\n" +
-			"  archive_command = 'lifeboat wal-push %p --cluster CLUSTER --config /etc/lifeboat/lifeboat.yaml'\n\n" +
-			"Exits 0 only when the repository has the file durably.",
-		Args: cobra.ExactArgs(1),
+		Long: "Archive one WAL file. Exits 0 only when the repository has the file durably; PostgreSQL keeps the file and tries again\n" +
+			"until then. Says nothing unless something is wrong: what it says stands in PostgreSQL's log.",
+		Example: "  archive_command = 'lifeboat wal-push %p --cluster orders --config /etc/lifeboat/lifeboat.yaml'",
+		Args:    arguments("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			set, err := a.settings(cluster)
-			if err != nil {
-				return err
-			}
-			c, ok := set.Clusters[cluster]
-			if !ok {
-				return &activities.ConfigurationError{Message: fmt.Sprintf("cluster %q is not in the configuration", cluster)}
-			}
-			r, err := c.OpenRepository(cmd.Context(), true)
-			if err != nil {
-				return err
-			}
-			_, err = wal.Push(cmd.Context(), wal.PushOptions{Repo: r, Cluster: cluster, Path: args[0], Compression: c.Compression})
-			return err
+			return a.walPush(cmd.Context(), cluster, args[0])
 		},
 	}
 	cmd.Flags().StringVar(&cluster, "cluster", "", "the cluster whose WAL it is")
 	_ = cmd.MarkFlagRequired("cluster")
 	return cmd
+}
+
+func (a *app) walPush(ctx context.Context, cluster, path string) error {
+	_, c, err := a.cluster(cluster)
+	if err != nil {
+		return err
+	}
+	r, err := c.OpenRepository(ctx, true)
+	if err != nil {
+		return fmt.Errorf("archive %s: %w", filepath.Base(path), err)
+	}
+	_, err = wal.Push(ctx, wal.PushOptions{Repo: r, Cluster: cluster, Path: path, Compression: c.Compression})
+	return err
 }

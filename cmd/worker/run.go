@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.temporal.io/api/enums/v1"
@@ -39,6 +40,9 @@ func run(ctx context.Context, set activities.Settings, logger *slog.Logger) erro
 	if err != nil {
 		return usageError{fmt.Errorf("read Temporal's settings: %w", err)}
 	}
+	if opts.HostPort == "" {
+		opts.HostPort = client.DefaultHostPort
+	}
 	opts.Logger = log.NewStructuredLogger(logger)
 	c, err := client.DialContext(ctx, opts)
 	if err != nil {
@@ -47,6 +51,34 @@ func run(ctx context.Context, set activities.Settings, logger *slog.Logger) erro
 	defer c.Close()
 	registerAttributes(ctx, c, opts.Namespace, logger)
 
+	fatal := make(chan error, 2)
+	queue := contract.HostQueue(set.TaskQueue, set.Host)
+	pollers := newPollers(c, set, queue, func(err error) {
+		select {
+		case fatal <- err:
+		default: // one is enough
+		}
+	})
+	for i, p := range pollers {
+		if err := p.Start(); err != nil {
+			stopAll(pollers[:i])
+			return fmt.Errorf("poll task queues %s and %s: %w", set.TaskQueue, queue, err)
+		}
+	}
+	logger.Info("worker ready", "queues", []string{set.TaskQueue, queue}, "workDir", set.WorkDir, "program", set.Program)
+	select {
+	case err = <-fatal:
+		err = fmt.Errorf("the worker cannot go on: %w", err)
+	case <-ctx.Done():
+	}
+	logger.Info("worker stops; what is under way is handed on")
+	stopAll(pollers)
+	return err
+}
+
+// newPollers makes the worker for the shared queue, which runs workflows and activities, and the one for this host's
+// own queue, which runs activities only.
+func newPollers(c client.Client, set activities.Settings, hostQueue string, failed func(error)) []worker.Worker {
 	runner := activities.NewRunner(set)
 	common := worker.Options{
 		WorkerStopTimeout:                       stopTimeout,
@@ -57,28 +89,25 @@ func run(ctx context.Context, set activities.Settings, logger *slog.Logger) erro
 		DisableRegistrationAliasing:             true,
 		MaxConcurrentWorkflowTaskExecutionSize:  20,
 		MaxConcurrentLocalActivityExecutionSize: parallelActivities,
+		OnFatalError:                            failed,
 	}
 	shared := worker.New(c, set.TaskQueue, common)
-	workflows.Options{HeartbeatTimeout: heartbeatTimeout}.Register(shared)
+	workflows.Register(shared)
 	activities.Register(shared, runner)
 	onHost := common
 	onHost.DisableWorkflowWorker = true
-	queue := contract.HostQueue(set.TaskQueue, set.Host)
-	local := worker.New(c, queue, onHost)
+	local := worker.New(c, hostQueue, onHost)
 	activities.Register(local, runner)
+	return []worker.Worker{shared, local}
+}
 
-	if err := shared.Start(); err != nil {
-		return fmt.Errorf("poll task queue %s: %w", set.TaskQueue, err)
+// stopAll stops them at the same time: each waits for its activities up to stopTimeout.
+func stopAll(workers []worker.Worker) {
+	var wg sync.WaitGroup
+	for _, w := range workers {
+		wg.Go(w.Stop)
 	}
-	defer shared.Stop()
-	if err := local.Start(); err != nil {
-		return fmt.Errorf("poll task queue %s: %w", queue, err)
-	}
-	defer local.Stop()
-	logger.Info("worker ready", "queues", []string{set.TaskQueue, queue}, "workDir", set.WorkDir, "program", set.Program)
-	<-ctx.Done()
-	logger.Info("worker stops; what is under way is handed on")
-	return nil
+	wg.Wait()
 }
 
 // registerAttributes adds the search attributes that are missing. A server on which this client may not, says so, and

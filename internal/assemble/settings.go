@@ -2,11 +2,15 @@ package assemble
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"lifeboat/activities"
 	"lifeboat/dbcore"
@@ -53,17 +57,30 @@ func Settings(cfg *config.Config, host Host, log *slog.Logger) (activities.Setti
 	return s, nil
 }
 
-// defaultWorkDir is a place of this user's own on the disk for variable data, or else for temporary files.
+// usualWorkDir is on the disk for variable data.
+const usualWorkDir = "/var/lib/lifeboat/work"
+
+// defaultWorkDir is the usual place, if this user may write there, or else one of this user's own among temporary
+// files. It makes nothing: most commands need no such place.
 func defaultWorkDir() string {
-	const usual = "/var/lib/lifeboat/work"
-	if os.MkdirAll(usual, 0o755) == nil {
-		if probe, err := os.CreateTemp(usual, ".probe-*"); err == nil {
-			_ = probe.Close()
-			_ = os.Remove(probe.Name())
-			return usual
-		}
+	if mayMake(usualWorkDir) {
+		return usualWorkDir
 	}
 	return filepath.Join(os.TempDir(), "lifeboat-"+strconv.Itoa(os.Getuid()))
+}
+
+// mayMake tells whether this user can make dir, or write to it if it is there.
+func mayMake(dir string) bool {
+	for {
+		info, err := os.Stat(dir)
+		if err == nil {
+			return info.IsDir() && unix.Access(dir, unix.W_OK|unix.X_OK) == nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return false
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 func cluster(cfg *config.Config, name string) (activities.Cluster, error) {
@@ -86,9 +103,7 @@ func cluster(cfg *config.Config, name string) (activities.Cluster, error) {
 		return out, err
 	}
 	out.RepositoryURL, out.RTO, out.RPO = r.URL, c.Objectives.RTO, c.Objectives.RPO
-	out.OpenRepository = func(ctx context.Context, create bool) (*repo.Repository, error) {
-		return OpenRepository(ctx, r.URL, create)
-	}
+	out.OpenRepository = opener(r.URL)
 	for _, k := range c.Checks {
 		out.Checks = append(out.Checks, contract.SQLCheck{Name: k.Name, SQL: k.SQL, Expect: k.Expect})
 	}
@@ -98,16 +113,27 @@ func cluster(cfg *config.Config, name string) (activities.Cluster, error) {
 // WithoutConfiguration gives settings for one cluster of a repository that is named by URL alone (R5): enough to list,
 // fetch, verify and restore.
 func WithoutConfiguration(url, clusterName string, host Host, log *slog.Logger) (activities.Settings, error) {
-	cfg := config.Default()
-	s, err := Settings(cfg, host, log)
+	s, err := Settings(config.Default(), host, log)
 	if err != nil {
 		return s, err
 	}
+	if err := config.CheckName(clusterName); err != nil {
+		return s, fmt.Errorf("cluster: %w", err)
+	}
 	if _, err := config.FilePath(url); err != nil {
+		return s, fmt.Errorf("--repository: %w", err)
+	}
+	r := config.DefaultRepository(url)
+	c := activities.Cluster{RepositoryURL: url, OpenRepository: opener(url)}
+	if c.Compression, err = repo.ParseCompression(r.Compression); err != nil {
 		return s, err
 	}
-	s.Clusters[clusterName] = activities.Cluster{RepositoryURL: url, OpenRepository: func(ctx context.Context, create bool) (*repo.Repository, error) {
-		return OpenRepository(ctx, url, create)
-	}}
+	s.Clusters[clusterName] = c
 	return s, nil
+}
+
+func opener(url string) func(ctx context.Context, create bool) (*repo.Repository, error) {
+	return func(ctx context.Context, create bool) (*repo.Repository, error) {
+		return OpenRepository(ctx, url, create)
+	}
 }

@@ -103,6 +103,29 @@ func TestCopyBody(t *testing.T) {
 	}
 }
 
+// TestCopyBody_BodyThatEndsWithEOF has io.EOF come with the last bytes, as io.ReaderAt allows.
+func TestCopyBody_BodyThatEndsWithEOF(t *testing.T) {
+	for size := range int64(10) {
+		var buf bytes.Buffer
+		if err := blob.CopyBody(t.Context(), &buf, eagerEOF("0123456789"[:size]), size, make([]byte, 4)); err != nil {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if buf.String() != "0123456789"[:size] {
+			t.Errorf("%d bytes: %q", size, &buf)
+		}
+	}
+}
+
+type eagerEOF string
+
+func (b eagerEOF) ReadAt(p []byte, offset int64) (int, error) {
+	n := copy(p, b[offset:])
+	if int(offset)+n == len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
 type failingWriter struct{ err error }
 
 func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }

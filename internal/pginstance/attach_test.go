@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -157,4 +158,33 @@ func TestRunning(t *testing.T) {
 	if outside.Ended() {
 		t.Error("the server outside has ended")
 	}
+}
+
+// Backends that come and go meanwhile are never taken for servers.
+func TestRunningAmongShortLivedBackends(t *testing.T) {
+	s := stopped(t, 0)
+	in := start(t, options(s))
+	ready(t, in)
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 3 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					in.Status(t.Context())
+				}
+			}
+		})
+	}
+	for range 1500 {
+		if list, err := pginstance.Running(s.DataDir); err != nil || len(list) != 1 || list[0].PID != in.PID() {
+			t.Errorf("Running = %v, %v, want process %d alone", list, err, in.PID())
+			break
+		}
+	}
+	close(stop)
+	clients.Wait()
 }

@@ -1,7 +1,6 @@
 package pginstance
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -108,7 +107,8 @@ func Running(root string) ([]Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list servers below %s: %w", root, err)
 	}
-	found := map[int]Process{}
+	found, parents := map[int]Process{}, map[int]int{}
+	var order []int // that of /proc, which is stable
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || !isPostgres(pid) {
@@ -118,19 +118,18 @@ func Running(root string) ([]Process, error) {
 		if err != nil || !within(root, dir) {
 			continue
 		}
+		if parents[pid], err = parentOf(pid); err != nil {
+			continue // it has ended meanwhile, as backends do all the time
+		}
 		found[pid] = Process{PID: pid, DataDir: dir, Deleted: deleted}
+		order = append(order, pid)
 	}
 	var list []Process
-	for _, e := range entries { // in the order of /proc, which is stable
-		pid, _ := strconv.Atoi(e.Name())
-		p, ok := found[pid]
-		if !ok {
-			continue
-		}
-		if parent, ok := found[parentOf(pid)]; ok && parent.DataDir == p.DataDir {
+	for _, pid := range order {
+		if parent, ok := found[parents[pid]]; ok && parent.DataDir == found[pid].DataDir {
 			continue // a backend
 		}
-		list = append(list, p)
+		list = append(list, found[pid])
 	}
 	return list, nil
 }
@@ -156,20 +155,18 @@ func workingDir(pid int) (dir string, deleted bool, err error) {
 	return dir, deleted, nil
 }
 
-// parentOf returns the parent's process id, 0 if it cannot be told.
-func parentOf(pid int) int {
-	f, err := os.Open(procPath(pid, "status"))
+// parentOf returns the parent's process id; 0 stands for one that is outside our container.
+func parentOf(pid int) (int, error) {
+	status, err := os.ReadFile(procPath(pid, "status"))
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("read the parent of process %d: %w", pid, err)
 	}
-	defer func() { _ = f.Close() }()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if v, ok := strings.CutPrefix(s.Text(), "PPid:"); ok {
-			ppid, _ := strconv.Atoi(strings.TrimSpace(v))
-			return ppid
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "PPid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
 		}
 	}
-	return 0
+	return 0, fmt.Errorf("read the parent of process %d: no PPid in its status", pid)
 }
 
 // within tells whether path is root or below it. Both are absolute and clean.

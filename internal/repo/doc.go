@@ -17,5 +17,5 @@
 //     position and order, and each chunk must hash to its name before it is used.
 //   - WAL is one object a segment, whose head says what is in it (R15).
 //
-// Memory is bounded whatever the cluster's size, except for about 150 bytes a file while a backup is being written.
+// Memory is bounded whatever the cluster's size, except for about 250 bytes a file while a backup is being written.
 package repo

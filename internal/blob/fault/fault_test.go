@@ -384,6 +384,16 @@ func TestHooks_RunBeforeAndAfterTheEffect(t *testing.T) {
 	}
 }
 
+func TestHooks_RunOnceInAList(t *testing.T) {
+	for at, want := range []int{1, 1, 1, 1, 0} {
+		ran := 0
+		s, _ := setup(t, Rule{Op: List, At: int64(at), Do: Before(func(context.Context, Call) error { ran++; return nil })})
+		if got, err := keys(t.Context(), s, "k/"); err != nil || got != "k/a k/b k/c" || ran != want {
+			t.Errorf("hook at %d ran %d times; list %q, %v", at, ran, got, err)
+		}
+	}
+}
+
 func TestHooks_ErrorBecomesThatOfTheCall(t *testing.T) {
 	errHook := errors.New("stop here")
 	fails := func(context.Context, Call) error { return errHook }

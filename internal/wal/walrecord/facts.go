@@ -58,15 +58,17 @@ type Facts struct {
 	Head *Head `json:"head,omitempty"`
 	Tail *Tail `json:"tail,omitempty"`
 	// Stop is set if valid WAL ends before the segment does, and neither SwitchLSN nor
-	// Tail explains it: the segment is not full, or damaged.
+	// Tail explains it: the segment is not full, or damaged. One sound segment in very
+	// many looks so too, with a reason that is Unwritten: that which Head leaves empty
+	// because it is the end of an XLOG_SWITCH, as only Join can tell.
 	Stop *EndOfWAL `json:"stop,omitempty"`
 }
 
 // Major is the PostgreSQL version that wrote the segment.
 func (f *Facts) Major() int { return MajorOfMagic(f.PageMagic) }
 
-// Complete reports whether the segment holds WAL up to its end, or up to a switch, so
-// that only the next segment can follow.
+// Complete reports whether the segment holds WAL up to its end, or up to a switch that
+// it tells of, so that only the next segment can follow.
 func (f *Facts) Complete() bool { return f.Stop == nil }
 
 // Covers reports whether every byte in the segment belongs to one record that began

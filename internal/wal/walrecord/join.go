@@ -87,7 +87,8 @@ var (
 // a segment (see Facts.Covers). The record's CRC is checked over all of it, whatever
 // was kept of it.
 //
-// The event is empty for a record that tells nothing. The transaction of an event has
+// The event is empty for a record that tells nothing. That of a switch ends with its
+// record, and not, as a Reader has it, with the segment. The transaction of an event has
 // XIDUnknown set if the parts that were kept do not reach far enough.
 func Join(tail *Tail, heads ...*Head) (Event, error) {
 	if tail == nil || len(heads) == 0 || heads[0] == nil {

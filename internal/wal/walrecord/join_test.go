@@ -165,6 +165,31 @@ func TestJoin_OverSeveralSegments(t *testing.T) {
 	}
 }
 
+// A switch that begins in one segment leaves the rest of the next one empty.
+func TestJoin_OfASwitch(t *testing.T) {
+	const size = pg.MinSegmentSize
+	b := newBuilder(size, 3*pg.LSN(size))
+	b.fill(t, 4*pg.LSN(size)-16)
+	lsn := b.record(RmgrXLOG, xlogSwitch, 0, nil)
+	end := b.at
+	b.at = 5 * pg.LSN(size)
+	next := b.record(RmgrXact, xactCommit, 7, body(nil, nil, commitMain(1)))
+	r := b.reader(t, lsn)
+	if rec, err := r.Next(t.Context()); err != nil || rec.LSN != lsn || rec.End != 5*pg.LSN(size) {
+		t.Errorf("read %+v, %v", rec, err)
+	}
+	if rec, err := r.Next(t.Context()); err != nil || rec.LSN != next {
+		t.Errorf("behind the switch: %+v, %v", rec, err)
+	}
+	f := b.facts(t, 4)
+	if f.Stop == nil || !f.Stop.Unwritten() || f.Stop.LSN != end || f.Records != 0 {
+		t.Errorf("the emptied segment: %d records, stop %v", f.Records, f.Stop)
+	}
+	if ev, err := Join(b.facts(t, 3).Tail, f.Head); err != nil || !ev.Switch || ev.LSN != lsn || ev.End != end {
+		t.Errorf("joined %+v, %v", ev, err)
+	}
+}
+
 // What was not kept is unknown, and never taken from the next part.
 func TestJoin_DoesNotReadAcrossAGap(t *testing.T) {
 	const size = pg.MinSegmentSize

@@ -102,7 +102,7 @@ func mainData(p []byte, bodyLen uint32) (mainLen uint32, ok bool) {
 		switch {
 		case id <= maxBlockID:
 			n, size, rel := blockHeader(p[pos:])
-			if n == 0 || int(id) < lastBlock-100 || !rel && !haveRel {
+			if n == 0 || int(id) <= lastBlock || !rel && !haveRel {
 				return 0, false
 			}
 			pos, data, lastBlock, haveRel = pos+n, data+size, int(id), true
