@@ -1,19 +1,13 @@
 package workflows
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"time"
 
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/workflow"
 
 	"lifeboat/internal/contract"
 )
-
-// reportFormat is the version of contract.Report that this package fills.
-const reportFormat = 1
 
 // drill is workflow Drill: a rehearsed disaster. Whatever happens to it, files and server are removed, and the report
 // is published, also that of a drill that failed or was cancelled: evidence that leaves out the bad days is none.
@@ -60,18 +54,12 @@ func newRehearsal(ctx workflow.Context, in contract.DrillInput) *rehearsal {
 	info := workflow.GetInfo(ctx)
 	now := workflow.Now(ctx).UTC()
 	return &rehearsal{in: in, report: contract.Report{
-		Format: reportFormat,
+		Format: contract.ReportFormat,
 		DrillResult: contract.DrillResult{
-			DrillID: drillID(now, info.WorkflowExecution.RunID), Cluster: in.Cluster, Scenario: in.Scenario,
+			DrillID: contract.DrillID(now, info.WorkflowExecution.RunID), Cluster: in.Cluster, Scenario: in.Scenario,
 			Checks: []contract.CheckResult{}, WorkflowID: info.WorkflowExecution.ID,
 		},
 		Target: in.Target, StartedAt: now,
 		Plan: json.RawMessage("null"),
 	}}
-}
-
-// drillID names a drill by its time and, so that two of one second differ, by the run. Replay gives the same.
-func drillID(at time.Time, runID string) string {
-	sum := sha256.Sum256([]byte(runID))
-	return at.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(sum[:])[:6]
 }

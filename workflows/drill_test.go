@@ -43,7 +43,7 @@ func TestDrillPasses(t *testing.T) {
 	if got.Report != "reports/1.json" || got.RTO.Target != 3600 || got.RPO.Target != 900 {
 		t.Errorf("what PublishReport filled in is lost: %+v", got)
 	}
-	if got.DrillID != drillID(start, "default-test-run-id") || !strings.HasPrefix(got.DrillID, "20261123T074501Z-") {
+	if got.DrillID != contract.DrillID(start, "default-test-run-id") || !strings.HasPrefix(got.DrillID, "20261123T074501Z-") {
 		t.Errorf("drill id is %q", got.DrillID)
 	}
 	if got.RPO.Measured == nil || *got.RPO.Measured != 20 {

@@ -95,15 +95,15 @@ func (d *rehearsal) recover(ctx workflow.Context, prepared contract.PrepareDrill
 	}
 	r.Reached = proved.Reached
 	r.Checks = append(r.Checks, proved.Checks...)
-	r.RTO.Measured = recoveryTime(begun, workflow.Now(ctx), proved.Spans.Check)
+	r.RTO.Measured = contract.RecoveryTime(begun, workflow.Now(ctx), proved.Spans.Check)
 	r.RTO.Spans = proved.Spans
 	r.RTO.Spans.Fetch = laid.Seconds
-	disaster, err := disasterTime(d.in.DisasterAt, prepared.Target, r.StartedAt)
+	disaster, err := contract.DisasterTime(d.in.DisasterAt, prepared.Target, r.StartedAt)
 	if err != nil {
 		return temporal.NewNonRetryableApplicationError("time of the disaster: "+err.Error(), contract.ErrorConfiguration, err)
 	}
 	r.DisasterAt = &disaster
-	r.RPO.Measured = dataLoss(disaster, proved.Reached)
+	r.RPO.Measured = contract.DataLoss(disaster, proved.Reached)
 	d.failedAt = ""
 	return nil
 }
@@ -130,7 +130,7 @@ func (d *rehearsal) conclude(ctx workflow.Context, failure, leftBehind error) {
 	case failure != nil && temporal.IsCanceledError(failure):
 		failed, r.Failure = contract.CouldNotVerify, "cancelled during "+d.failedAt
 	case failure != nil:
-		failed, r.Failure = failureVerdict(d.failedAt, errorType(failure)), reason(failure)
+		failed, r.Failure = contract.FailureVerdict(d.failedAt, errorType(failure)), reason(failure)
 	}
 	if leftBehind != nil {
 		text := fmt.Sprintf("what the drill laid in %s on host %s may still be there: %s", d.dir, d.host.host, reason(leftBehind))
@@ -139,8 +139,8 @@ func (d *rehearsal) conclude(ctx workflow.Context, failure, leftBehind error) {
 		}
 		r.Failure = text
 	}
-	r.Verdict = judge(r.Checks, failed, leftBehind != nil)
-	r.Level = levelReached(r.Checks)
+	r.Verdict = contract.Judge(r.Checks, failed, leftBehind != nil)
+	r.Level = contract.LevelReached(r.Checks)
 	r.FinishedAt = workflow.Now(ctx).UTC()
 }
 

@@ -131,6 +131,9 @@ func (a *app) main(ctx context.Context, args []string) (code int) {
 		}
 	}()
 	cmd, err := root.ExecuteContextC(ctx)
+	if fetch && err == nil && !a.began && cmd == root {
+		err = errors.New("no command was given") // printing help must not look like a fetched file
+	}
 	if err != nil && !a.began {
 		a.json = a.json || slices.Contains(args, "--json")
 		err = &hinted{&usageError{plain(err)}, fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
@@ -154,12 +157,12 @@ func plain(err error) error {
 	return fmt.Errorf("%s: did you mean %s?", head, strings.Join(strings.Fields(tail), ", "))
 }
 
-// argument takes exactly the arguments that the usage line names.
+// arguments takes exactly the arguments that the usage line names.
 func arguments(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		switch {
 		case len(args) < len(names):
-			return fmt.Errorf("%s is missing", strings.Join(names[len(args):], " and "))
+			return fmt.Errorf("missing: %s", strings.Join(names[len(args):], ", "))
 		case len(args) > len(names):
 			return fmt.Errorf("unexpected argument %q", args[len(names)])
 		}

@@ -92,7 +92,7 @@ func newPollers(c client.Client, set activities.Settings, hostQueue string, fail
 		OnFatalError:                            failed,
 	}
 	shared := worker.New(c, set.TaskQueue, common)
-	workflows.Register(shared)
+	workflows.Options{HeartbeatTimeout: heartbeatTimeout}.Register(shared)
 	activities.Register(shared, runner)
 	onHost := common
 	onHost.DisableWorkflowWorker = true
