@@ -11,6 +11,9 @@ import (
 // TakeBackup takes one backup.
 func (r *Runner) TakeBackup(ctx context.Context, in contract.TakeBackupInput, run Run) (contract.BackupResult, error) {
 	var none contract.BackupResult
+	if err := (&contract.BackupInput{Cluster: in.Cluster, Type: in.Type}).Validate(); err != nil {
+		return none, &InputError{err}
+	}
 	c, err := r.cluster(in.Cluster)
 	if err != nil {
 		return none, err

@@ -29,12 +29,16 @@ func (r *Runner) PrepareDrill(ctx context.Context, in contract.PrepareDrillInput
 	if err != nil {
 		return none, err
 	}
+	dir := filepath.Join(r.set.WorkDir, drillPrefix+in.DrillID)
+	if err := r.drillPlace(dir, in.DrillID); err != nil {
+		return none, err
+	}
 	if err := os.MkdirAll(r.set.WorkDir, 0o755); err != nil {
 		return none, fmt.Errorf("prepare the work directory: %w", err)
 	}
 	out := contract.PrepareDrillResult{
 		Host: r.set.Host, Queue: contract.HostQueue(r.set.TaskQueue, r.set.Host),
-		TargetDir: filepath.Join(r.set.WorkDir, "drill-"+in.DrillID), Target: in.Target, StartedAt: time.Now().UTC(),
+		TargetDir: dir, Target: in.Target, StartedAt: time.Now().UTC(),
 	}
 	switch in.Target.Kind {
 	case "":
@@ -52,11 +56,25 @@ func (r *Runner) PrepareDrill(ctx context.Context, in contract.PrepareDrillInput
 	case "time":
 		at, err := contract.ParseTime(in.Target.Value, time.Now())
 		if err != nil {
-			return none, &recovery.RefusedError{Reason: err.Error()}
+			return none, &InputError{err}
 		}
 		out.Target.Value = at.Format(time.RFC3339Nano)
 	}
 	return out, nil
+}
+
+const drillPrefix = "drill-"
+
+// drillPlace refuses any place but a drill's own, directly in the work directory: what is done there ends servers and
+// removes files.
+func (r *Runner) drillPlace(dir, drillID string) error {
+	if !filepath.IsAbs(r.set.WorkDir) {
+		return &ConfigurationError{fmt.Sprintf("the work directory of this worker on host %s is %q: give an absolute path", r.set.Host, r.set.WorkDir)}
+	}
+	if name := drillPrefix + drillID; drillID == "" || filepath.Base(name) != name || filepath.Clean(dir) != filepath.Join(r.set.WorkDir, name) {
+		return &recovery.RefusedError{Reason: fmt.Sprintf("%s is not the directory of drill %q in %s", dir, drillID, r.set.WorkDir)}
+	}
+	return nil
 }
 
 // ProveRecovery starts a server on laid files, replays, asserts, checks, and stops it.
@@ -64,6 +82,9 @@ func (r *Runner) ProveRecovery(ctx context.Context, in contract.ProveRecoveryInp
 	var none contract.ProveRecoveryResult
 	p, err := decodePlan(in.Plan)
 	if err != nil {
+		return none, err
+	}
+	if err := r.drillPlace(p.TargetDir, in.DrillID); err != nil {
 		return none, err
 	}
 	c, err := r.cluster(p.Cluster)
@@ -126,20 +147,20 @@ func verdict(o verify.Outcome) contract.Verdict {
 // CleanUpDrill removes a drill's server and files, whoever left them. What is gone already is no error.
 func (r *Runner) CleanUpDrill(ctx context.Context, in contract.CleanUpDrillInput, _ Run) (contract.CleanUpDrillResult, error) {
 	var none contract.CleanUpDrillResult
-	if filepath.Dir(filepath.Clean(in.TargetDir)) != filepath.Clean(r.set.WorkDir) || !strings.HasPrefix(filepath.Base(in.TargetDir), "drill-") {
-		return none, &recovery.RefusedError{Reason: fmt.Sprintf("%s is not a drill's directory in %s", in.TargetDir, r.set.WorkDir)}
-	}
-	err := pginstance.Destroy(ctx, in.TargetDir, pginstance.Guard{WorkRoot: r.set.WorkDir, Marker: recovery.MarkerFile})
-	if errors.Is(err, fs.ErrNotExist) {
-		return none, nil
-	}
-	if err != nil {
+	if err := r.drillPlace(in.TargetDir, in.DrillID); err != nil {
 		return none, err
 	}
-	return contract.CleanUpDrillResult{Removed: true}, nil
+	_, err := os.Lstat(in.TargetDir)
+	there := err == nil
+	// Also where the directory is gone already: a server may go on without it for a moment.
+	err = pginstance.Destroy(ctx, in.TargetDir, pginstance.Guard{WorkRoot: r.set.WorkDir, Marker: recovery.MarkerFile})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return none, err
+	}
+	return contract.CleanUpDrillResult{Removed: there}, nil
 }
 
-// PublishReport completes a report by the objectives, stores it, and records the proof of the backup.
+// PublishReport completes a report by the objectives, stores it, and records the proof of the backup. It may be repeated.
 func (r *Runner) PublishReport(ctx context.Context, in contract.PublishReportInput, _ Run) (contract.PublishReportResult, error) {
 	var none contract.PublishReportResult
 	rep := in.Report
@@ -151,21 +172,27 @@ func (r *Runner) PublishReport(ctx context.Context, in contract.PublishReportInp
 	if err != nil {
 		return none, err
 	}
-	rep.RTO.Target, rep.RPO.Target = c.RTO.Seconds(), c.RPO.Seconds()
-	for _, c := range contract.ObjectiveChecks(&rep) {
-		rep.Checks = append(rep.Checks, c)
-		if c.Verdict == contract.Fail {
-			rep.Verdict = contract.Fail
-		}
-	}
-	name := "reports/" + rep.DrillID
-	rep.Report = "clusters/" + rep.Cluster + "/" + name
-	if rep.BackupID != "" && len(rep.Checks) > 0 {
+	// The proof is of the backup, which objectives say nothing about: a slow restore is a restore. A drill that ended
+	// without checks proves nothing, unless it proved that the backup cannot be restored.
+	if proved := len(rep.Checks) > 0 || rep.Verdict == contract.Fail; rep.BackupID != "" && proved {
 		proof := contract.Verified{Level: rep.Level, Verdict: rep.Verdict, At: rep.FinishedAt}
 		if err := rp.PutDocument(ctx, rep.Cluster, verificationName(rep.BackupID, rep.DrillID), proof); err != nil {
 			return none, err
 		}
 	}
+	rep.RTO.Target, rep.RPO.Target = c.RTO.Seconds(), c.RPO.Seconds()
+	rep.Checks = slices.Clone(rep.Checks)
+	for _, check := range contract.ObjectiveChecks(&rep) {
+		rep.Checks = append(rep.Checks, check)
+		switch {
+		case check.Verdict == contract.Fail:
+			rep.Verdict = contract.Fail
+		case check.Verdict != contract.Pass && rep.Verdict == contract.Pass:
+			rep.Verdict = contract.Partial
+		}
+	}
+	name := "reports/" + rep.DrillID
+	rep.Report = "clusters/" + rep.Cluster + "/" + name
 	if err := rp.PutDocument(ctx, rep.Cluster, name, rep); err != nil {
 		return none, err
 	}

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"os/user"
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -10,6 +11,7 @@ import (
 	"lifeboat/dbcore"
 	"lifeboat/internal/basebackup"
 	"lifeboat/internal/contract"
+	"lifeboat/internal/pg"
 	"lifeboat/internal/pginstance"
 	"lifeboat/internal/recovery"
 	"lifeboat/internal/repo"
@@ -25,15 +27,24 @@ func ErrorType(err error) string {
 		asserted *recovery.AssertionError
 		exited   *pginstance.ExitError
 		noWAL    *basebackup.WALTimeoutError
+		input    *InputError
+		server   *basebackup.UnsupportedError
+		version  *pg.UnsupportedVersionError
+		conflict *repo.WALConflictError
+		noUser   user.UnknownUserError
 	)
 	switch {
-	case errors.As(err, &refused), errors.As(err, &identity):
+	case errors.As(err, &input):
+		return contract.ErrorInvalidInput
+	case errors.As(err, &refused), errors.As(err, &identity), errors.Is(err, pginstance.ErrNotOurs):
 		return contract.ErrorRefused
 	case errors.As(err, &busy):
 		return contract.ErrorBusy
-	case errors.As(err, &config), errors.Is(err, dbcore.ErrInvalidConfig), errors.Is(err, repo.ErrNoRepository):
+	case errors.As(err, &config), errors.Is(err, dbcore.ErrInvalidConfig), errors.Is(err, repo.ErrNoRepository),
+		errors.As(err, &server), errors.As(err, &version), errors.Is(err, pginstance.ErrNoBinaries), errors.As(err, &noUser):
 		return contract.ErrorConfiguration
-	case errors.As(err, &asserted), errors.As(err, &exited), errors.Is(err, pginstance.ErrTargetMissed), errors.As(err, &noWAL), repo.IsDamage(err):
+	case errors.As(err, &asserted), errors.As(err, &exited), errors.Is(err, pginstance.ErrTargetMissed), errors.As(err, &noWAL),
+		errors.As(err, &conflict), repo.IsDamage(err):
 		return contract.ErrorFailed
 	}
 	return ""

@@ -67,6 +67,9 @@ const (
 	beatEvery    = 5 * time.Second // well below the heartbeat timeout of workflows
 	stalledAfter = 10 * time.Minute
 	quietMost    = 6 * time.Hour // a check of a large cluster by PostgreSQL's own programs reports nothing
+
+	// phaseWAL is a backup's wait for its WAL, which counts bytes but has a patience of its own: Settings.WALTimeout.
+	phaseWAL = "wal"
 )
 
 func (b *beater) progress(p contract.Progress) {
@@ -76,8 +79,8 @@ func (b *beater) progress(p contract.Progress) {
 	if p.Phase == b.last.Phase && p.Done == b.last.Done && p.Waiting == b.last.Waiting {
 		return
 	}
-	if p.Phase == b.last.Phase && p.Done > b.last.Done {
-		p.Rate = float64(p.Done-b.last.Done) / now.Sub(b.changed).Seconds()
+	if took := now.Sub(b.changed).Seconds(); p.Phase == b.last.Phase && p.Done > b.last.Done && took > 0 {
+		p.Rate = float64(p.Done-b.last.Done) / took
 	}
 	b.last, b.changed = p, now
 	activity.RecordHeartbeat(b.ctx, p)
@@ -88,7 +91,7 @@ func (b *beater) beat() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	limit := quietMost
-	if b.last.Total > 0 {
+	if b.last.Total > 0 && b.last.Phase != phaseWAL {
 		limit = stalledAfter
 	}
 	if time.Since(b.changed) < limit {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -87,6 +89,11 @@ func (r *Runner) LayFiles(ctx context.Context, in contract.LayFilesInput, run Ru
 	if err != nil {
 		return none, err
 	}
+	if in.DrillID != "" {
+		if err := r.drillPlace(p.TargetDir, in.DrillID); err != nil {
+			return none, err
+		}
+	}
 	fetch, err := r.fetchCommand(c)
 	if err != nil {
 		return none, err
@@ -146,20 +153,42 @@ func (r *Runner) StartServer(ctx context.Context, in contract.StartServerInput, 
 	return res, recovery.Record(p, res)
 }
 
-// adopt deals with what an earlier attempt left in the directory: a result, a half-recovered server, or nothing.
+// adopt deals with what an earlier attempt left in the directory: a result, a half-recovered server, or nothing. Only a
+// server that this very plan's attempt began and did not finish is stopped. One that was finished and then started anew
+// is somebody's, and so is one in a directory of another plan (R1).
 func (r *Runner) adopt(ctx context.Context, p *recovery.Plan) (contract.StartServerResult, bool, error) {
-	var res contract.StartServerResult
+	var none, res contract.StartServerResult
 	in, err := pginstance.Attach(p.TargetDir, pginstance.AttachOptions{Superuser: p.Superuser, Logger: r.set.Logger})
 	if errors.Is(err, pginstance.ErrNotRunning) {
-		return res, false, nil
+		return none, false, nil
 	}
 	if err != nil {
-		return res, false, err
+		return none, false, err
 	}
-	if recovery.Recorded(p, &res) == nil && res.PID == in.PID() {
-		return res, true, nil
+	foreign := func(why string) error {
+		return &recovery.RefusedError{Reason: fmt.Sprintf("a server runs in %s, and %s", p.TargetDir, why), Hint: "name another directory"}
 	}
-	return res, false, in.Stop(ctx, pginstance.Immediate)
+	switch {
+	case markedHash(p.TargetDir) != p.Hash:
+		return none, false, foreign("it is not of this restore")
+	case recovery.Recorded(p, &res) != nil:
+		return none, false, in.Stop(ctx, pginstance.Immediate)
+	case res.PID != in.PID():
+		return none, false, foreign("it was started anew since this restore finished")
+	}
+	return res, true, nil
+}
+
+// markedHash is the hash of the plan whose files are laid in a directory; "" if that cannot be read.
+func markedHash(dir string) string {
+	var marker struct {
+		PlanHash string `json:"planHash"`
+	}
+	data, err := os.ReadFile(filepath.Join(dir, recovery.MarkerFile))
+	if err != nil || json.Unmarshal(data, &marker) != nil {
+		return ""
+	}
+	return marker.PlanHash
 }
 
 func reached(p *recovery.Plan, r recovery.Reached) contract.Reached {

@@ -70,6 +70,15 @@ type ConfigurationError struct{ Message string }
 // Error is the message.
 func (e *ConfigurationError) Error() string { return e.Message }
 
+// InputError says that what was asked for cannot be meant.
+type InputError struct{ Err error }
+
+// Error is the message of what it wraps.
+func (e *InputError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *InputError) Unwrap() error { return e.Err }
+
 func (r *Runner) cluster(name string) (Cluster, error) {
 	c, ok := r.set.Clusters[name]
 	if !ok {

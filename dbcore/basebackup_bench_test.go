@@ -30,7 +30,7 @@ func BenchmarkBaseBackup(b *testing.B) {
 			tr := tar.NewReader(r)
 			for {
 				h, err := tr.Next()
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, buf)
 					return sum, err
 				}
@@ -80,7 +80,7 @@ func readBackup(b *testing.B, rc *dbcore.ReplicationConn, read func(io.Reader) (
 	var sum int64
 	for {
 		_, err := s.Next(b.Context())
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_, err := s.Finish(b.Context())
 			return sum, err
 		}

@@ -193,13 +193,17 @@ func TestBaseBackupNextContext(t *testing.T) {
 	if _, err := s.Next(second); err != nil {
 		t.Fatal(err)
 	}
+	db := openDB(t, socketConfig())
+	lives := func() bool {
+		return one[int](t, db, "select count(*) from pg_stat_activity where pid = $1", rc.PID()) == 1
+	}
 	cancelFirst()
-	time.Sleep(20 * time.Millisecond)
+	holds(t, "the walsender lives", 20*time.Millisecond, lives)
 	if _, err := io.Copy(io.Discard, s); err != nil {
 		t.Errorf("a context that is over ended the next archive: %v", err)
 	}
 	cancelSecond()
-	time.Sleep(20 * time.Millisecond)
+	eventually(t, "the walsender is gone", func() bool { return !lives() })
 	if _, err := s.Next(t.Context()); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -212,7 +216,11 @@ func TestBaseBackupStalled(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Kill(pid, syscall.SIGCONT)
+	defer func() {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Errorf("waking the walsender: %v", err)
+		}
+	}()
 	began := time.Now()
 	_, err := io.Copy(io.Discard, s)
 	if d := time.Since(began); !errors.Is(err, dbcore.ErrStalled) || d > 3*time.Second || !rc.Closed() {

@@ -45,7 +45,7 @@ func take(t testing.TB, rc *dbcore.ReplicationConn, opts dbcore.BaseBackupOption
 	b.start, b.timeline, b.spaces = s.StartLSN, s.StartTimeline, s.Tablespaces
 	for {
 		archive, err := s.Next(ctx)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -75,7 +75,7 @@ func (b *backup) untar(r io.Reader, name, dir string) error {
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_, err = io.Copy(io.Discard, r) // the padding after the end marker
 			return err
 		}
@@ -159,8 +159,10 @@ func TestBaseBackup(t *testing.T) {
 		opts       dbcore.BaseBackupOptions
 	}{
 		{name: "plain", opts: dbcore.BaseBackupOptions{FastCheckpoint: true}},
-		{name: "all options", opts: dbcore.BaseBackupOptions{Label: `it's a \ label`, FastCheckpoint: true, Progress: true, TablespaceMap: true, MaxRateKB: 1048576,
-			Manifest: true, ManifestChecksums: "SHA256", VerifyChecksums: true}},
+		{name: "all options", opts: dbcore.BaseBackupOptions{
+			Label: `it's a \ label`, FastCheckpoint: true, Progress: true, TablespaceMap: true, MaxRateKB: 1048576,
+			Manifest: true, ManifestChecksums: "SHA256", VerifyChecksums: true,
+		}},
 		{name: "tablespace", space: true, opts: dbcore.BaseBackupOptions{FastCheckpoint: true, Progress: true, Manifest: true}},
 		{name: "tablespace with map over TLS", tcp: true, space: true, opts: dbcore.BaseBackupOptions{FastCheckpoint: true, TablespaceMap: true, Manifest: true, ManifestChecksums: "CRC32C"}},
 	} {

@@ -28,23 +28,39 @@ func TestParseDSN(t *testing.T) {
 		timeout                      time.Duration
 		redacted                     string
 	}{
-		{dsn: "postgres://u:p%40ss@db1:5433/app?application_name=x&connect_timeout=3", host: "db1", port: 5433, user: "u", db: "app", pw: "p@ss", mode: "require", an: "x",
-			timeout: 3 * time.Second, redacted: "postgres://u@db1:5433/app?application_name=x&sslmode=require"},
+		{
+			dsn: "postgres://u:p%40ss@db1:5433/app?application_name=x&connect_timeout=3", host: "db1", port: 5433, user: "u", db: "app", pw: "p@ss", mode: "require", an: "x",
+			timeout: 3 * time.Second, redacted: "postgres://u@db1:5433/app?application_name=x&sslmode=require",
+		},
 		{dsn: "host=db1 user=u password='it''s' dbname=app", host: "db1"}, // '' is no escape: refused below
-		{dsn: `host=db1 user=u password='it\'s a secret' dbname=app sslmode=verify-full`, host: "db1", port: 5432, user: "u", db: "app", pw: "it's a secret", mode: "verify-full",
-			timeout: 10 * time.Second, redacted: "postgres://u@db1:5432/app?sslmode=verify-full"},
-		{dsn: "postgres://u@db1/app?sslmode=prefer", host: "db1", port: 5432, user: "u", db: "app", mode: "prefer", timeout: 10 * time.Second,
-			redacted: "postgres://u@db1:5432/app?sslmode=prefer"},
-		{dsn: "postgres://u@db1/app?ssl=true", host: "db1", port: 5432, user: "u", db: "app", mode: "require", timeout: 10 * time.Second,
-			redacted: "postgres://u@db1:5432/app?sslmode=require"},
-		{dsn: "postgres://u@[::1]:5433/app?sslmode=disable", host: "::1", port: 5433, user: "u", db: "app", mode: "disable", timeout: 10 * time.Second,
-			redacted: "postgres://u@[::1]:5433/app?sslmode=disable"},
-		{dsn: "postgres://u:x@a:1,b:2/app?target_session_attrs=primary", host: "a", port: 1, user: "u", db: "app", pw: "x", mode: "require", timeout: 10 * time.Second,
-			redacted: "postgres://u@a:1,b:2/app?sslmode=require"},
-		{dsn: "postgres://u@/app?host=/tmp/sock&port=5434", host: "/tmp/sock", port: 5434, user: "u", db: "app", timeout: 10 * time.Second,
-			redacted: "postgres://u@/app?host=%2Ftmp%2Fsock&port=5434"},
-		{dsn: "host=/tmp/sock user=u dbname=app", host: "/tmp/sock", port: 5432, user: "u", db: "app", timeout: 10 * time.Second,
-			redacted: "postgres://u@/app?host=%2Ftmp%2Fsock&port=5432"},
+		{
+			dsn: `host=db1 user=u password='it\'s a secret' dbname=app sslmode=verify-full`, host: "db1", port: 5432, user: "u", db: "app", pw: "it's a secret", mode: "verify-full",
+			timeout: 10 * time.Second, redacted: "postgres://u@db1:5432/app?sslmode=verify-full",
+		},
+		{
+			dsn: "postgres://u@db1/app?sslmode=prefer", host: "db1", port: 5432, user: "u", db: "app", mode: "prefer", timeout: 10 * time.Second,
+			redacted: "postgres://u@db1:5432/app?sslmode=prefer",
+		},
+		{
+			dsn: "postgres://u@db1/app?ssl=true", host: "db1", port: 5432, user: "u", db: "app", mode: "require", timeout: 10 * time.Second,
+			redacted: "postgres://u@db1:5432/app?sslmode=require",
+		},
+		{
+			dsn: "postgres://u@[::1]:5433/app?sslmode=disable", host: "::1", port: 5433, user: "u", db: "app", mode: "disable", timeout: 10 * time.Second,
+			redacted: "postgres://u@[::1]:5433/app?sslmode=disable",
+		},
+		{
+			dsn: "postgres://u:x@a:1,b:2/app?target_session_attrs=primary", host: "a", port: 1, user: "u", db: "app", pw: "x", mode: "require", timeout: 10 * time.Second,
+			redacted: "postgres://u@a:1,b:2/app?sslmode=require",
+		},
+		{
+			dsn: "postgres://u@/app?host=/tmp/sock&port=5434", host: "/tmp/sock", port: 5434, user: "u", db: "app", timeout: 10 * time.Second,
+			redacted: "postgres://u@/app?host=%2Ftmp%2Fsock&port=5434",
+		},
+		{
+			dsn: "host=/tmp/sock user=u dbname=app", host: "/tmp/sock", port: 5432, user: "u", db: "app", timeout: 10 * time.Second,
+			redacted: "postgres://u@/app?host=%2Ftmp%2Fsock&port=5432",
+		},
 	} {
 		got, err := dbcore.ParseDSN(c.dsn)
 		if c.port == 0 {
@@ -129,17 +145,17 @@ func TestFieldsWinOverDSN(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.DBName = "it's \\other%"
-	if got, want := cfg.Redacted(), "postgres://u@a:1,b:2/it%27s%20%5Cother%25?sslmode=disable"; got != want {
+	cfg.DBName = "it's \\db2%"
+	if got, want := cfg.Redacted(), "postgres://u@a:1,b:2/it%27s%20%5Cdb2%25?sslmode=disable"; got != want {
 		t.Errorf("database: got %s, want %s", got, want)
 	}
 	cfg.Host = "c"
-	if got, want := cfg.Redacted(), "postgres://u@c:1/it%27s%20%5Cother%25?sslmode=disable"; got != want {
+	if got, want := cfg.Redacted(), "postgres://u@c:1/it%27s%20%5Cdb2%25?sslmode=disable"; got != want {
 		t.Errorf("host: got %s, want %s", got, want)
 	}
 	cfg.DSN = dbcore.NewSecret(`host=x dbname=y options=-ca=\`)
 	cfg.Port = 7
-	if got, want := cfg.Redacted(), "postgres://u@c:7/it%27s%20%5Cother%25?sslmode=disable"; got != want {
+	if got, want := cfg.Redacted(), "postgres://u@c:7/it%27s%20%5Cdb2%25?sslmode=disable"; got != want {
 		t.Errorf("key=value: got %s, want %s", got, want)
 	}
 }

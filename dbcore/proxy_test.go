@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -87,6 +88,17 @@ func (p *proxy) closeAll(reset bool) {
 		c.Close()
 	}
 	p.conns = nil
+}
+
+// connected says whether this machine has a connection to the proxy whose end is still open for its client: a RST ends
+// it before the client reads or writes. See proc_net_tcp in the kernel's documentation; state 01 is ESTABLISHED.
+func (p *proxy) connected(t *testing.T) bool {
+	sockets, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote := fmt.Sprintf(":%04X 01 ", p.listener.Addr().(*net.TCPAddr).Port)
+	return bytes.Contains(sockets, []byte(remote))
 }
 
 func (p *proxy) accept() {

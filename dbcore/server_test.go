@@ -44,7 +44,10 @@ func TestMain(m *testing.M) {
 	runtime.LockOSThread()
 	for _, e := range os.Environ() {
 		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "PG") {
-			os.Unsetenv(name)
+			if err := os.Unsetenv(name); err != nil {
+				fmt.Fprintln(os.Stderr, "these tests must not see the environment's settings:", err)
+				os.Exit(1)
+			}
 		}
 	}
 	if err := startServer(); err != nil {
@@ -173,7 +176,7 @@ func (s *server) start() error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(20 * time.Millisecond) {
 		conn, err := dbcore.Connect(context.Background(), socketConfig())
 		if err == nil {
 			return errors.Join(setUp(conn), conn.Close())
@@ -310,9 +313,19 @@ func one[T any](t testing.TB, q dbcore.Querier, sql string, args ...any) T {
 // eventually waits until ok holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
+
+// holds looks for a while whether ok goes on to hold: for what must not happen there is no signal to wait for.
+func holds(t testing.TB, what string, d time.Duration, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); <-time.After(2 * time.Millisecond) {
+		if !ok() {
+			t.Fatalf("no longer true: %s", what)
 		}
 	}
 }

@@ -259,8 +259,11 @@ func TestLostBeforeCommit(t *testing.T) {
 
 	err := db.RunTx(t.Context(), dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
 		err := insert("lost", 1)(ctx, tx)
+		if !p.connected(t) {
+			t.Error("no connection to break")
+		}
 		p.closeAll(true) // a RST: the write of COMMIT fails before its first byte
-		time.Sleep(50 * time.Millisecond)
+		eventually(t, "the client's kernel has the RST", func() bool { return !p.connected(t) })
 		return err
 	})
 	if err == nil || errors.Is(err, dbcore.ErrCommitAmbiguous) || p.hit() != 0 {

@@ -21,7 +21,7 @@ func TestInvalidInput(t *testing.T) {
 	}{
 		{"typo in a key", "Backup", []string{`{"clutser":"orders"}`}, `unknown field "clutser"`},
 		{"typo in a nested key", "Restore", []string{`{"cluster":"c","targetDir":"/t","host":"h","target":{"knid":"time"}}`}, `unknown field "knid"`},
-		{"wrong type", "Backup", []string{`{"cluster":7}`}, `"cluster" must be string`},
+		{"wrong type", "Backup", []string{`{"cluster":7}`}, `"cluster" must be a string`},
 		{"array", "Backup", []string{`[{"cluster":"orders"}]`}, "one JSON object"},
 		{"text", "Drill", []string{`"orders"`}, "one JSON object"},
 		{"empty", "Backup", []string{``}, `"cluster" is required`},

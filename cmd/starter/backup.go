@@ -32,8 +32,10 @@ func newBackupCommand(a *app) *cobra.Command {
 				}
 				return a.printBackup(res)
 			}
-			return a.start(cmd.Context(), f, start{workflow: contract.BackupWorkflow, verb: "backup", cluster: in.Cluster,
-				input: in, summary: "Backup of " + in.Cluster}, &res, func() error { return a.printBackup(res) })
+			return a.start(cmd.Context(), f, start{
+				workflow: contract.BackupWorkflow, verb: "backup", cluster: in.Cluster,
+				input: in, summary: "Backup of " + in.Cluster,
+			}, &res, func() error { return a.printBackup(res) })
 		},
 	}
 	cmd.Flags().StringVar(&in.Type, "type", contract.TypeFull, "full; incremental and logical come with a later version")

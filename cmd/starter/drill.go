@@ -82,8 +82,10 @@ func (a *app) drill(ctx context.Context, f runFlags, in contract.DrillInput) err
 		}
 		return show()
 	}
-	return a.start(ctx, f, start{workflow: contract.DrillWorkflow, verb: "drill", cluster: in.Cluster, input: in,
-		summary: "Drill of " + in.Cluster}, &res, show)
+	return a.start(ctx, f, start{
+		workflow: contract.DrillWorkflow, verb: "drill", cluster: in.Cluster, input: in,
+		summary: "Drill of " + in.Cluster,
+	}, &res, show)
 }
 
 // localDriller is a Runner that can drill without Temporal.

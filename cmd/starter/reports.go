@@ -81,8 +81,10 @@ func readReport(ctx context.Context, r *repo.Repository, cluster, id string) (*c
 func (a *app) printReports(cluster string, reports []*contract.Report) error {
 	list := make([]listedReport, len(reports))
 	for i, r := range reports {
-		list[i] = listedReport{DrillID: r.DrillID, Scenario: r.Scenario, Verdict: r.Verdict, Level: r.Level, StartedAt: r.StartedAt,
-			FinishedAt: r.FinishedAt, RTO: r.RTO.Measured, RPO: r.RPO.Measured, BackupID: r.BackupID, Report: r.Report}
+		list[i] = listedReport{
+			DrillID: r.DrillID, Scenario: r.Scenario, Verdict: r.Verdict, Level: r.Level, StartedAt: r.StartedAt,
+			FinishedAt: r.FinishedAt, RTO: r.RTO.Measured, RPO: r.RPO.Measured, BackupID: r.BackupID, Report: r.Report,
+		}
 	}
 	if a.json {
 		return a.printJSON(struct {

@@ -139,8 +139,10 @@ func (a *app) restore(ctx context.Context, f *restoreFlags) error {
 }
 
 func planInput(in contract.RestoreInput) contract.PlanRestoreInput {
-	return contract.PlanRestoreInput{Cluster: in.Cluster, TargetDir: in.TargetDir, Backup: in.Backup, Target: in.Target,
-		Timeline: in.Timeline, Action: in.Action, PlanHash: in.PlanHash}
+	return contract.PlanRestoreInput{
+		Cluster: in.Cluster, TargetDir: in.TargetDir, Backup: in.Backup, Target: in.Target,
+		Timeline: in.Timeline, Action: in.Action, PlanHash: in.PlanHash,
+	}
 }
 
 func (a *app) planHere(ctx context.Context, in contract.RestoreInput) error {

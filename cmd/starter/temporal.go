@@ -79,8 +79,10 @@ func (a *app) dial(ctx context.Context) (*connection, error) {
 	defer cancel()
 	c, err := client.DialContext(ctx, opts)
 	if err != nil {
-		return nil, &hinted{&coded{fmt.Errorf("connect to Temporal at %s: %w", opts.HostPort, err), codeTemporal},
-			"TEMPORAL_ADDRESS names the server; --local works without one"}
+		return nil, &hinted{
+			&coded{fmt.Errorf("connect to Temporal at %s: %w", opts.HostPort, err), codeTemporal},
+			"TEMPORAL_ADDRESS names the server; --local works without one",
+		}
 	}
 	return &connection{c, opts.Namespace}, nil
 }
@@ -168,8 +170,10 @@ func (a *app) run(ctx context.Context, c *connection, queue string, f runFlags, 
 
 func startError(ctx context.Context, id string, err error) error {
 	if ctx.Err() != nil {
-		return &hinted{&interrupted{errors.New("while the run was being started; it may have been")},
-			fmt.Sprintf("`temporal workflow describe --workflow-id %s` tells", id)}
+		return &hinted{
+			&interrupted{errors.New("while the run was being started; it may have been")},
+			fmt.Sprintf("`temporal workflow describe --workflow-id %s` tells", id),
+		}
 	}
 	err = fmt.Errorf("start workflow %s: %w", id, err)
 	switch {
@@ -197,8 +201,10 @@ func requireWorker(ctx context.Context, c *connection, queue, host string) error
 		return fmt.Errorf("ask Temporal who polls %s: %w", queue, err)
 	}
 	if len(d.GetPollers()) == 0 {
-		return &hinted{&coded{fmt.Errorf("no worker polls task queue %s, so nothing could be restored on host %s", queue, host), codeNoWorker},
-			fmt.Sprintf("start lifeboat-worker on %s (its --host must be the same name), name another host by --host, or restore here by --local", host)}
+		return &hinted{
+			&coded{fmt.Errorf("no worker polls task queue %s, so nothing could be restored on host %s", queue, host), codeNoWorker},
+			fmt.Sprintf("start lifeboat-worker on %s (its --host must be the same name), name another host by --host, or restore here by --local", host),
+		}
 	}
 	return nil
 }

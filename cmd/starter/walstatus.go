@@ -200,12 +200,16 @@ func serverPosition(ctx context.Context, c activities.Cluster, want repo.Identit
 // status is the view in the words of the contract.
 func (v *walView) status(cluster string) contract.WALStatus {
 	size := v.coverage.segment
-	out := contract.WALStatus{Cluster: cluster, Timelines: []contract.TimelineStatus{},
-		ExposureSeconds: v.coverage.exposure(), ArchiveLagBytes: v.coverage.lag()}
+	out := contract.WALStatus{
+		Cluster: cluster, Timelines: []contract.TimelineStatus{},
+		ExposureSeconds: v.coverage.exposure(), ArchiveLagBytes: v.coverage.lag(),
+	}
 	for i := range v.inventory.Timelines {
 		t := &v.inventory.Timelines[i]
-		s := contract.TimelineStatus{Timeline: uint32(t.Timeline), Gaps: []contract.Gap{},
-			FrontierLSN: timelineFrontier(t, v.manifests, size).String()}
+		s := contract.TimelineStatus{
+			Timeline: uint32(t.Timeline), Gaps: []contract.Gap{},
+			FrontierLSN: timelineFrontier(t, v.manifests, size).String(),
+		}
 		if n := len(t.Runs); n > 0 {
 			s.FirstSegment = pg.Segment{Timeline: t.Timeline, Number: t.Runs[0].First}.Name(size)
 			s.LastSegment = pg.Segment{Timeline: t.Timeline, Number: t.Runs[n-1].Last}.Name(size)

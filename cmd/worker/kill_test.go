@@ -35,8 +35,7 @@ type stack struct {
 
 func newStack(t *testing.T, settings map[string]string) *stack {
 	t.Helper()
-	path := os.Getenv("TEMPORAL_DEV_SERVER")
-	if path == "" {
+	if os.Getenv("TEMPORAL_DEV_SERVER") == "" {
 		t.Skip("TEMPORAL_DEV_SERVER is not set: `make test` sets it")
 	}
 	s := &stack{dir: pgtest.TempDir(t), bin: pgtest.TempDir(t)}
@@ -52,29 +51,42 @@ func newStack(t *testing.T, settings map[string]string) *stack {
 		}
 		return fmt.Sprintf("KILLTEST_PORT=1 %s/lifeboat wal-push %%p --cluster c1 --config %s", s.bin, s.config)
 	}})
+	s.temporal, s.address = startTemporal(t)
+	return s
+}
+
+// startTemporal starts the development server on a free port.
+func startTemporal(t *testing.T) (server *testsuite.DevServer, address string) {
+	t.Helper()
+	path := os.Getenv("TEMPORAL_DEV_SERVER")
+	if path == "" {
+		t.Skip("TEMPORAL_DEV_SERVER is not set: `make test` sets it")
+	}
 	port, err := pginstance.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.address = fmt.Sprintf("127.0.0.1:%d", port)
+	address = fmt.Sprintf("127.0.0.1:%d", port)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s.temporal, err = testsuite.StartDevServer(ctx, testsuite.DevServerOptions{ExistingPath: path, LogLevel: "error",
-		ClientOptions: &client.Options{HostPort: s.address, Logger: quiet{}}, Stdout: io.Discard, Stderr: io.Discard})
+	server, err = testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
+		ExistingPath: path, LogLevel: "error",
+		ClientOptions: &client.Options{HostPort: address, Logger: quiet{}}, Stdout: io.Discard, Stderr: io.Discard,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.temporal.Stop() })
-	return s
+	t.Cleanup(func() { _ = server.Stop() })
+	return server, address
 }
 
 // quiet drops the SDK's messages.
 type quiet struct{}
 
-func (quiet) Debug(string, ...any)    {}
-func (quiet) Info(string, ...any)     {}
-func (quiet) Warn(string, ...any)     {}
-func (quiet) Error(string, ...any)    {}
+func (quiet) Debug(string, ...any)     {}
+func (quiet) Info(string, ...any)      {}
+func (quiet) Warn(string, ...any)      {}
+func (quiet) Error(string, ...any)     {}
 func (q quiet) With(...any) log.Logger { return q }
 
 func copyFile(t *testing.T, from, to string) {
@@ -148,7 +160,8 @@ func count(pattern string) int {
 func (s *stack) start(t *testing.T, workflow string, in any) client.WorkflowRun {
 	t.Helper()
 	run, err := s.temporal.Client().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
-		ID: "test-" + workflow, TaskQueue: contract.DefaultTaskQueue}, workflow, in)
+		ID: "test-" + workflow, TaskQueue: contract.DefaultTaskQueue,
+	}, workflow, in)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,7 +127,8 @@ func registerAttributes(ctx context.Context, c client.Client, namespace string, 
 	}
 	if err == nil && len(missing) > 0 {
 		_, err = c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{
-			Namespace: namespace, SearchAttributes: missing})
+			Namespace: namespace, SearchAttributes: missing,
+		})
 	}
 	if err != nil {
 		logger.Warn("search attributes could not be checked or added; workflows fail without them; add them by: "+

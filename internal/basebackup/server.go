@@ -2,7 +2,6 @@ package basebackup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"lifeboat/dbcore"
@@ -26,6 +25,13 @@ type serverFacts struct {
 
 	systemID pg.SystemID
 }
+
+// UnsupportedError says that a server cannot be backed up as it is set up. Trying again does not help before somebody
+// changes that.
+type UnsupportedError struct{ Reason string }
+
+// Error is the reason with its remedy.
+func (e *UnsupportedError) Error() string { return e.Reason }
 
 // inspect asks the server by SQL. archive_command is readable by everyone: it is no secret to PostgreSQL.
 func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
@@ -53,16 +59,27 @@ func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
 	if s.systemID, err = pg.ParseSystemID(s.SystemID); err != nil {
 		return nil, err
 	}
-	switch {
-	case s.InRecovery:
-		return nil, errors.New("the server is a standby, and this version backs up primaries only: use the primary's dsn")
-	case s.WALLevel == "minimal":
-		return nil, errors.New("wal_level is minimal, so a backup could not be recovered: set wal_level = replica and restart the server")
-	case s.ArchiveMode == "off":
-		return nil, errors.New("archive_mode is off, so the backup's WAL would never reach the repository: " +
-			"set archive_mode = on and archive_command = 'lifeboat wal-push %p --cluster NAME', and restart the server")
+	if reason := s.obstacle(); reason != "" {
+		return nil, &UnsupportedError{reason}
 	}
 	return &s, nil
+}
+
+// obstacle tells why the server cannot be backed up as it is, "" if it can.
+func (s *serverFacts) obstacle() string {
+	switch {
+	case s.InRecovery:
+		return "the server is a standby, and this version backs up primaries only: use the primary's dsn"
+	case s.WALLevel == "minimal":
+		return "wal_level is minimal, so a backup could not be recovered: set wal_level = replica and restart the server"
+	case s.ArchiveMode == "off":
+		return "archive_mode is off, so the backup's WAL would never reach the repository: " +
+			"set archive_mode = on and archive_command = 'lifeboat wal-push %p --cluster NAME', and restart the server"
+	case s.ArchiveCommand == "" && s.ArchiveLibrary == "":
+		return "archive_command is empty, so the backup's WAL would never reach the repository: " +
+			"set archive_command = 'lifeboat wal-push %p --cluster NAME' and reload the configuration"
+	}
+	return ""
 }
 
 func (s *serverFacts) identity() repo.Identity {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,6 +166,7 @@ func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io
 		e.Type = repo.TypeDir
 		return a.writer.Add(e)
 	case tar.TypeReg:
+		a.label = a.label || name == labelFile
 		if name != controlFile {
 			return a.file(ctx, e, r)
 		}
@@ -181,9 +183,11 @@ func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io
 	return fmt.Errorf("the server sent %s as an entry of type %q", h.Name, h.Typeflag)
 }
 
-// directory records a directory; that of a tablespace is recorded already.
+// directory records a directory; that of a tablespace is recorded already. The data directory's archive names it again
+// if the tablespace lies in place (allow_in_place_tablespaces).
 func (a *attempt) directory(e repo.Entry, prefix string) error {
-	if e.Path == prefix {
+	known := func(t repo.Tablespace) bool { return e.Path == fmt.Sprintf("pg_tblspc/%d", t.OID) }
+	if e.Path == prefix || slices.ContainsFunc(a.manifest.Tablespaces, known) {
 		return nil
 	}
 	return a.writer.Add(e)
@@ -207,6 +211,10 @@ func (a *attempt) complete() error {
 	switch {
 	case a.control == nil:
 		return fmt.Errorf("the server sent no %s", controlFile)
+	case !a.label:
+		return fmt.Errorf("the server sent no %s: recovery would not know where to begin", labelFile)
+	case !m.ServerManifest:
+		return fmt.Errorf("the server sent no %s", manifestFile)
 	case a.control.SystemID != m.SystemID:
 		return fmt.Errorf("%s is of system %d, the server said %d", controlFile, a.control.SystemID, m.SystemID)
 	case pg.Timeline(a.stop.Timeline) != m.Timeline:

@@ -41,10 +41,12 @@ type Progress struct {
 	Waiting     string // what is awaited
 }
 
-// leaseTTL is how long a silent backup keeps others out.
-const leaseTTL = time.Minute
+// leaseTTL is how long a silent backup keeps others out. It is a variable for tests, which do not wait that long.
+var leaseTTL = time.Minute
 
 // Take takes one full backup and returns its manifest when it is visible. It may be called again after any failure.
+// What a caller may decide on: *UnsupportedError and *pg.UnsupportedVersionError (the server's settings),
+// *repo.IdentityError (another server), *repo.BusyError and repo.ErrLeaseLost (another run), *WALTimeoutError.
 func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -78,7 +80,7 @@ func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 		opts.Logger.Warn("the backup lease was not released; it expires by itself", "cluster", opts.Cluster, "error", rerr)
 	}
 	if err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, repo.ErrLeaseLost) {
+		if cause := context.Cause(ctx); errors.Is(cause, repo.ErrLeaseLost) && !errors.Is(err, repo.ErrLeaseLost) {
 			err = cause
 		}
 		return nil, fmt.Errorf("back up %s: %w", opts.Cluster, err)
@@ -88,7 +90,8 @@ func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 
 // keepLease renews until stopped, and ends the work when the lease is lost or could not be renewed in time.
 func keepLease(ctx context.Context, lease *repo.Lease, lost context.CancelCauseFunc) (stop func()) {
-	done, ended := make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		renewed := time.Now()
@@ -96,13 +99,11 @@ func keepLease(ctx context.Context, lease *repo.Lease, lost context.CancelCauseF
 		defer tick.Stop()
 		for {
 			select {
-			case <-done:
-				return
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
-			switch err := lease.Renew(ctx, leaseTTL); {
+			switch err := renew(ctx, lease); {
 			case err == nil:
 				renewed = time.Now()
 			case errors.Is(err, repo.ErrLeaseLost):
@@ -112,7 +113,14 @@ func keepLease(ctx context.Context, lease *repo.Lease, lost context.CancelCauseF
 			}
 		}
 	}()
-	return func() { close(done); <-ended }
+	return func() { cancel(); <-ended }
+}
+
+// renew bounds one renewal: a store that does not answer must not hide that the time is over.
+func renew(ctx context.Context, lease *repo.Lease) error {
+	ctx, cancel := context.WithTimeout(ctx, leaseTTL/2)
+	defer cancel()
+	return lease.Renew(ctx, leaseTTL)
 }
 
 // attempt is one backup in the making.
@@ -125,6 +133,7 @@ type attempt struct {
 	started  time.Time
 	manifest *repo.Manifest
 	control  *pg.ControlData
+	label    bool // backup_label came
 	stop     dbcore.StopPosition
 }
 

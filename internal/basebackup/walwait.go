@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"lifeboat/dbcore"
 	"lifeboat/internal/wal"
@@ -12,7 +13,7 @@ import (
 // WALTimeoutError says that the backup's WAL did not come into the repository. The backup was not made visible.
 type WALTimeoutError struct {
 	Missing *wal.MissingError
-	Command string // the server's archive_command or archive_library
+	Command string // the server's archive_command or archive_library, without what may be secret
 	Failure string // what pg_stat_archiver knows of the last failure; may be empty
 }
 
@@ -39,9 +40,21 @@ func (a *attempt) waitForWAL(ctx context.Context) error {
 	})
 	var missing *wal.MissingError
 	if errors.As(err, &missing) {
-		return &WALTimeoutError{Missing: missing, Command: a.server.ArchiveCommand + a.server.ArchiveLibrary, Failure: a.archiverFailure(ctx)}
+		return &WALTimeoutError{Missing: missing, Command: withoutSecrets(a.server.ArchiveCommand + a.server.ArchiveLibrary), Failure: a.archiverFailure(ctx)}
 	}
 	return err
+}
+
+// The places in a command line where people put secrets: assignments before the program, options whose name gives
+// their value away, and the user part of a URL. The command of another tool may stand there, from before Lifeboat.
+var (
+	secretValue = regexp.MustCompile(`(?i)(\b\w+=|--?[\w-]*(?:pass|key|secret|token)[\w-]*[= ]+)("[^"]*"|'[^']*'|\S+)`)
+	secretUser  = regexp.MustCompile(`://[^\s/@]+@`)
+)
+
+// withoutSecrets makes a command fit for messages, which go far.
+func withoutSecrets(command string) string {
+	return secretUser.ReplaceAllString(secretValue.ReplaceAllString(command, "${1}…"), "://…@")
 }
 
 // archiverFailure asks the server why; it is only for the message.

@@ -55,10 +55,22 @@ func TestResolveRange(t *testing.T) {
 		size, offset, length, want int64
 		ok                         bool
 	}{
-		{10, 0, -1, 10, true}, {10, 3, -1, 7, true}, {10, 10, -1, 0, true}, {10, 10, 0, 0, true}, {10, 0, 10, 10, true},
-		{0, 0, 0, 0, true}, {0, 0, -1, 0, true},
-		{10, 11, -1, 0, false}, {10, 11, 0, 0, false}, {10, 10, 1, 0, false}, {10, 1, 10, 0, false}, {0, 0, 1, 0, false},
-		{10, -1, 1, 0, false}, {10, 0, -2, 0, false}, {10, 5, math.MaxInt64, 0, false}, {10, math.MaxInt64, 1, 0, false},
+		{10, 0, -1, 10, true},
+		{10, 3, -1, 7, true},
+		{10, 10, -1, 0, true},
+		{10, 10, 0, 0, true},
+		{10, 0, 10, 10, true},
+		{0, 0, 0, 0, true},
+		{0, 0, -1, 0, true},
+		{10, 11, -1, 0, false},
+		{10, 11, 0, 0, false},
+		{10, 10, 1, 0, false},
+		{10, 1, 10, 0, false},
+		{0, 0, 1, 0, false},
+		{10, -1, 1, 0, false},
+		{10, 0, -2, 0, false},
+		{10, 5, math.MaxInt64, 0, false},
+		{10, math.MaxInt64, 1, 0, false},
 	} {
 		got, err := blob.ResolveRange(c.size, c.offset, c.length)
 		if got != c.want || (err == nil) != c.ok || (!c.ok && !errors.Is(err, blob.ErrRange)) {

@@ -51,6 +51,9 @@ func (in *DrillInput) Validate() error {
 		if c.Name == "" || c.SQL == "" {
 			return fmt.Errorf("check %d needs a name and sql", i+1)
 		}
+		if c.Database != "" {
+			return fmt.Errorf(`check %d (%s): field "database" is not available in this version: checks run in the database of the cluster's dsn`, i+1, c.Name)
+		}
 	}
 	return in.Target.Validate()
 }
@@ -168,23 +171,28 @@ type Report struct {
 	Failure string `json:"failure,omitempty"`
 }
 
-// ObjectiveChecks hold the measured figures of a report against its objectives. Without a measured figure or an
-// objective there is nothing to hold.
+// ObjectiveChecks hold the measured figures of a report against its objectives. Where there is no objective (0), or the
+// server did not come back at all, there is nothing to hold. An objective whose figure could not be measured is
+// COULD_NOT_VERIFY: unknown is not within.
 func ObjectiveChecks(r *Report) []CheckResult {
+	if r.Reached == nil {
+		return nil
+	}
 	var out []CheckResult
 	add := func(id string, target float64, measured *float64) {
-		if target <= 0 || measured == nil {
+		if target <= 0 {
 			return
 		}
-		c := CheckResult{ID: id, Level: 5, Verdict: Pass, Expected: fmt.Sprintf("at most %.3f s", target), Observed: fmt.Sprintf("%.3f s", *measured)}
-		if *measured > target {
-			c.Verdict = Fail
+		c := CheckResult{ID: id, Level: 5, Verdict: CouldNotVerify, Expected: fmt.Sprintf("at most %.3f s", target), Observed: "not measured"}
+		if measured != nil {
+			c.Observed, c.Verdict = fmt.Sprintf("%.3f s", *measured), Pass
+			if *measured > target {
+				c.Verdict = Fail
+			}
 		}
 		out = append(out, c)
 	}
-	if r.Reached != nil {
-		add("rto", r.RTO.Target, &r.RTO.Measured)
-		add("rpo", r.RPO.Target, r.RPO.Measured)
-	}
+	add("rto", r.RTO.Target, &r.RTO.Measured)
+	add("rpo", r.RPO.Target, r.RPO.Measured)
 	return out
 }

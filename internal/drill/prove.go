@@ -2,8 +2,11 @@ package drill
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"lifeboat/dbcore"
@@ -40,6 +43,9 @@ type Proof struct {
 // Prove starts a server on laid files, replays to the target, asserts it, promotes, runs the checks, and shuts the
 // server down. The server dies with this process. An error means that something could not be done, among it that the
 // server did not reach the plan's target; what was found before that is in the Proof.
+//
+// It may be called again. What can be found only once, before the server's first start and before its promotion, is
+// kept in the directory, so that an attempt that is killed afterwards takes nothing from the proof.
 func Prove(ctx context.Context, opts ProveOptions) (*Proof, error) {
 	p := opts.Plan
 	proof := &Proof{}
@@ -51,20 +57,29 @@ func Prove(ctx context.Context, opts ProveOptions) (*Proof, error) {
 	if err != nil {
 		return proof, err
 	}
+	if err := recovery.CheckLaid(p); err != nil {
+		return proof, err // above all, do not stop a server that is none of ours
+	}
 	if err := stopLeftover(ctx, p); err != nil {
 		return proof, err
 	}
 	checking := func(f func()) { begin := time.Now(); f(); proof.Check += time.Since(begin) }
-	checking(func() { proof.Checks = append(proof.Checks, laid(p), proof.manifest(ctx, opts, bin, owner)) })
+	var once onlyOnce
+	checking(func() { err = once.beforeStart(ctx, opts, bin, owner) })
+	if err != nil {
+		return proof, err
+	}
+	proof.Checks = append(proof.Checks, once.Files...)
 
 	s, err := recovery.Start(ctx, p, recovery.StartOptions{
 		BinDirs: opts.BinDirs, Owner: opts.Owner, SocketOnly: true,
 		Env: opts.Env, Logger: opts.Logger, Progress: opts.Progress,
 		AtTarget: func(ctx context.Context, in *pginstance.Instance) (err error) {
-			checking(func() { err = proof.compare(ctx, opts, in) })
+			checking(func() { err = once.atTarget(ctx, opts, in) })
 			return err
 		},
 	})
+	proof.Checks = append(proof.Checks, once.Pairs...)
 	if err != nil {
 		return proof, err
 	}
@@ -109,14 +124,43 @@ func laid(p *recovery.Plan) verify.Finding {
 	}
 }
 
-func (proof *Proof) manifest(ctx context.Context, opts ProveOptions, bin pginstance.Binaries, owner pginstance.Owner) verify.Finding {
+// onlyOnce holds what can be found only once in the life of a laid directory. It is kept there.
+type onlyOnce struct {
+	Files []verify.Finding // before a server changed them
+	Pairs []verify.Finding // before promotion gave numbers of lost transactions to its own
+}
+
+// beforeStart examines the files, or takes what an earlier attempt found.
+func (o *onlyOnce) beforeStart(ctx context.Context, opts ProveOptions, bin pginstance.Binaries, owner pginstance.Owner) error {
+	if err := recovery.Noted(opts.Plan, recovery.ProofNote, o); err == nil {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f := manifest(ctx, opts, bin, owner)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	o.Files = []verify.Finding{laid(opts.Plan), f}
+	return recovery.Note(opts.Plan, recovery.ProofNote, o)
+}
+
+// atTarget examines the server that is paused at its target.
+func (o *onlyOnce) atTarget(ctx context.Context, opts ProveOptions, in *pginstance.Instance) (err error) {
+	if o.Pairs, err = compare(ctx, opts, in); err != nil {
+		return err
+	}
+	return recovery.Note(opts.Plan, recovery.ProofNote, o)
+}
+
+func manifest(ctx context.Context, opts ProveOptions, bin pginstance.Binaries, owner pginstance.Owner) verify.Finding {
 	if !opts.Manifest.ServerManifest {
 		return verify.Finding{ID: "manifest", Level: 4, Outcome: verify.Unable, Observed: "the backup has no backup_manifest"}
 	}
 	if recovery.WasStarted(opts.Plan) {
 		return verify.Finding{
 			ID: "manifest", Level: 4, Outcome: verify.Unable,
-			Observed: "an earlier attempt of this drill started the server, so its files have changed",
+			Observed: "a server was started on the files before they were verified, so they have changed",
 		}
 	}
 	return verify.Manifest(ctx, bin, owner, opts.Plan.TargetDir, recovery.ChangedFiles())
@@ -124,11 +168,7 @@ func (proof *Proof) manifest(ctx context.Context, opts ProveOptions, bin pginsta
 
 // connect opens a session on a restored server.
 func (o *ProveOptions) connect(ctx context.Context, in *pginstance.Instance) (*dbcore.Conn, error) {
-	cfg, err := dbcore.ParseDSN(in.ConnString(o.Database, o.Plan.Superuser))
-	if err != nil {
-		return nil, err
-	}
-	conn, err := dbcore.Connect(ctx, cfg)
+	conn, err := recovery.Connect(ctx, in, o.Database)
 	if err != nil {
 		return nil, fmt.Errorf("check the restored server: %w", err)
 	}
@@ -137,19 +177,21 @@ func (o *ProveOptions) connect(ctx context.Context, in *pginstance.Instance) (*d
 
 // compare asks the server that is paused at its target for the pairs around it: before promotion, after which it
 // would give numbers of lost transactions to its own.
-func (proof *Proof) compare(ctx context.Context, opts ProveOptions, in *pginstance.Instance) error {
+func compare(ctx context.Context, opts ProveOptions, in *pginstance.Instance) ([]verify.Finding, error) {
 	conn, err := opts.connect(ctx, in)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
 	stop := opts.Plan.Stop
-	proof.Checks = append(proof.Checks, transactionFinding(ctx, conn, "transaction before", stop.LastCommit, "committed"),
-		transactionFinding(ctx, conn, "transaction after", stop.FirstLost, "not there"))
-	if opts.CanaryID != "" {
-		proof.Checks = append(proof.Checks, checkCanary(ctx, conn, opts.CanaryID)...)
+	found := []verify.Finding{
+		transactionFinding(ctx, conn, "transaction before", stop.LastCommit, "committed"),
+		transactionFinding(ctx, conn, "transaction after", stop.FirstLost, "not there"),
 	}
-	return nil
+	if opts.CanaryID != "" {
+		found = append(found, checkCanary(ctx, conn, opts.CanaryID)...)
+	}
+	return found, context.Cause(ctx)
 }
 
 // examine runs the checks on the promoted server.
@@ -162,10 +204,14 @@ func (proof *Proof) examine(ctx context.Context, opts ProveOptions, s *recovery.
 		Expected: "WAL without a gap from " + p.StartLSN.String() + " to " + p.Stop.ReplayedTo.String(),
 		Observed: "replayed to " + s.Reached.LSN.String(),
 	})
+	last := "no transaction replayed"
+	if at := s.Reached.LastCommitAt; !at.IsZero() {
+		last = "last transaction ended " + at.UTC().Format(time.RFC3339Nano)
+	}
 	add(verify.Finding{
 		ID: "target", Level: 5, Outcome: verify.Passed,
 		Expected: "replay up to " + p.Stop.ReplayedTo.String() + ", " + p.Target.String(),
-		Observed: "reached " + s.Reached.LSN.String() + ", last transaction ended " + s.Reached.LastCommitAt.UTC().Format(time.RFC3339Nano),
+		Observed: "reached " + s.Reached.LSN.String() + ", " + last,
 	})
 	conn, err := opts.connect(ctx, s.Instance)
 	if err != nil {
@@ -189,8 +235,7 @@ func (o *ProveOptions) progress(phase string) {
 	}
 }
 
-// transactionFinding asks the server what became of a transaction of the source (pg_xact_status). The archive's xid has
-// 32 bits; the epoch is that of the server's own counter, which is at most 2^31 away.
+// transactionFinding asks the server what became of a transaction of the source (pg_xact_status).
 func transactionFinding(ctx context.Context, conn *dbcore.Conn, id string, t *recovery.Transaction, want string) verify.Finding {
 	begin := time.Now()
 	f := verify.Finding{ID: id, Level: 5, Expected: want}
@@ -199,13 +244,7 @@ func transactionFinding(ctx context.Context, conn *dbcore.Conn, id string, t *re
 		return f
 	}
 	f.Expected = fmt.Sprintf("xid %d of %s: %s", t.XID, t.Time, want)
-	status, err := dbcore.One[string](ctx, conn, `
-		with s as (select pg_snapshot_xmax(pg_current_snapshot())::text::numeric as next),
-		     x as (select next, (div(next, 4294967296) * 4294967296 + $1::text::numeric) as guess from s),
-		     y as (select next, guess - case when guess - next > 2147483648 then 4294967296
-		                                     when next - guess > 2147483648 then -4294967296 else 0 end as xid from x)
-		select case when xid >= next then 'not there' else coalesce(pg_xact_status(xid::text::xid8), 'forgotten') end from y`,
-		fmt.Sprint(t.XID))
+	status, err := transactionStatus(ctx, conn, t.XID)
 	f.Took = time.Since(begin)
 	f.Observed = status
 	switch {
@@ -219,4 +258,34 @@ func transactionFinding(ctx context.Context, conn *dbcore.Conn, id string, t *re
 		f.Outcome = verify.Failed
 	}
 	return f
+}
+
+func transactionStatus(ctx context.Context, conn *dbcore.Conn, xid uint32) (string, error) {
+	text, err := dbcore.One[string](ctx, conn, "select pg_snapshot_xmax(pg_current_snapshot())::text")
+	if err != nil {
+		return "", err
+	}
+	next, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return "", fmt.Errorf("the server's next transaction: %w", err)
+	}
+	full := fullXID(next, xid)
+	if full >= next { // pg_xact_status refuses the future
+		return "not there", nil
+	}
+	return dbcore.One[string](ctx, conn, "select coalesce(pg_xact_status($1::text::xid8), 'forgotten')", strconv.FormatUint(full, 10))
+}
+
+// fullXID completes a transaction id of WAL, which has 32 bits, by the epoch: that in which it is nearest to the
+// server's next one. PostgreSQL never lets live ids be 2^31 or more apart (transam.c).
+func fullXID(next uint64, xid uint32) uint64 {
+	const epoch, half = 1 << 32, 1 << 31
+	full := next&^(epoch-1) | uint64(xid)
+	switch {
+	case full > next && full-next > half && full >= epoch:
+		return full - epoch
+	case next > full && next-full > half:
+		return full + epoch
+	}
+	return full
 }

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"syscall"
 	"testing"
-	"time"
 )
 
 func TestParseHistory(t *testing.T) {
@@ -58,19 +57,30 @@ func TestHistory_Queries(t *testing.T) {
 		contains  map[state]bool
 		switches  map[Timeline]LSN // 0: none
 	}{
-		{"straight", straight,
+		{
+			"straight", straight,
 			[]Ancestor{{1, 0, 0x300}, {2, 0x300, 0x500}, {3, 0x500, 0}},
 			map[LSN]Timeline{0: 1, 0x2FF: 1, 0x300: 2, 0x4FF: 2, 0x500: 3, 1 << 40: 3},
-			map[state]bool{{1, 0x2FF}: true, {1, 0x300}: true, {1, 0x301}: false, {2, 0x2FF}: false, {2, 0x300}: true,
-				{2, 0x500}: true, {2, 0x501}: false, {3, 0x4FF}: false, {3, 0x500}: true, {3, 1 << 40}: true, {4, 0x100}: false},
-			map[Timeline]LSN{1: 0x300, 2: 0x500, 3: 0, 4: 0}},
-		{"stopped before the child began", short,
+			map[state]bool{
+				{1, 0x2FF}: true, {1, 0x300}: true, {1, 0x301}: false, {2, 0x2FF}: false, {2, 0x300}: true,
+				{2, 0x500}: true, {2, 0x501}: false, {3, 0x4FF}: false, {3, 0x500}: true, {3, 1 << 40}: true, {4, 0x100}: false,
+			},
+			map[Timeline]LSN{1: 0x300, 2: 0x500, 3: 0, 4: 0},
+		},
+		{
+			"stopped before the child began", short,
 			[]Ancestor{{1, 0, 0x300}, {3, 0x300, 0}},
 			map[LSN]Timeline{0x2FF: 1, 0x300: 3, 0x400: 3, 0x500: 3},
 			map[state]bool{{1, 0x300}: true, {1, 0x400}: false, {2, 0x300}: false, {2, 0x400}: false, {3, 0x300}: true},
-			map[Timeline]LSN{1: 0x300, 2: 0x300, 3: 0}},
-		{"timeline 1", first, []Ancestor{{1, 0, 0}}, map[LSN]Timeline{0: 1, 1 << 40: 1},
-			map[state]bool{{1, 0}: true, {1, 1 << 40}: true, {2, 0}: false}, map[Timeline]LSN{1: 0}},
+			map[Timeline]LSN{1: 0x300, 2: 0x300, 3: 0},
+		},
+		{
+			"timeline 1", first,
+			[]Ancestor{{1, 0, 0}},
+			map[LSN]Timeline{0: 1, 1 << 40: 1},
+			map[state]bool{{1, 0}: true, {1, 1 << 40}: true, {2, 0}: false},
+			map[Timeline]LSN{1: 0},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -172,12 +182,7 @@ func TestHistory_StoppedBeforeTheChildBegan(t *testing.T) {
 		writeFile(t, c, filepath.Join(restored.data, "recovery.signal"))
 		restored.start("recovery_target_timeline=2", "recovery_target_name=early", "recovery_target_action=promote",
 			"archive_mode=off", "restore_command=cp "+archive+"/%f %p")
-		for range 200 {
-			if restored.sql("select pg_is_in_recovery()") == "f" {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+		restored.until("select pg_is_in_recovery()", "f")
 		restored.stop(syscall.SIGINT)
 		b, err := os.ReadFile(filepath.Join(restored.data, "pg_wal", Timeline(3).HistoryName()))
 		if err != nil {

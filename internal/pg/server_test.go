@@ -22,10 +22,7 @@ import (
 // binDir finds the programs of one major version, or skips the test in plain sight.
 func binDir(t testing.TB, major int) string {
 	t.Helper()
-	var patterns []string
-	for _, dir := range filepath.SplitList(os.Getenv("LIFEBOAT_TEST_PG_BIN")) {
-		patterns = append(patterns, dir)
-	}
+	patterns := filepath.SplitList(os.Getenv("LIFEBOAT_TEST_PG_BIN"))
 	m := strconv.Itoa(major)
 	patterns = append(patterns, "/usr/lib/postgresql/"+m+"/bin", "/usr/pgsql-"+m+"/bin", "/opt/pg/"+m+"/usr/lib/postgresql/"+m+"/bin")
 	for _, p := range patterns {
@@ -110,8 +107,10 @@ func (c *cluster) try(tool string, args ...string) (string, error) {
 // start starts the server with settings ("name=value") and waits until it answers.
 func (c *cluster) start(settings ...string) {
 	c.t.Helper()
-	args := []string{"-D", c.data, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + c.root,
-		"-c", "fsync=off", "-c", "autovacuum=off"}
+	args := []string{
+		"-D", c.data, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + c.root,
+		"-c", "fsync=off", "-c", "autovacuum=off",
+	}
 	for _, s := range settings {
 		args = append(args, "-c", s)
 	}
@@ -157,6 +156,19 @@ func (c *cluster) psqlArgs(sql string) []string {
 func (c *cluster) sql(sql string) string {
 	c.t.Helper()
 	return strings.TrimSpace(c.run("psql", c.psqlArgs(sql)...))
+}
+
+// until asks again until the answer is want.
+func (c *cluster) until(sql, want string) {
+	c.t.Helper()
+	got := ""
+	for range 200 {
+		if got = c.sql(sql); got == want {
+			return
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	c.t.Fatalf("%s: still %s, want %s", sql, got, want)
 }
 
 // eachMajor runs f once for every supported major version; missing ones show as skips.

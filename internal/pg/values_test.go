@@ -26,8 +26,10 @@ func TestParseLSN(t *testing.T) {
 	if got := LSN(0).String(); got != "0/0" {
 		t.Errorf("LSN 0 prints %q", got)
 	}
-	for _, s := range []string{"", "/", "0", "0/", "/0", "0/0/0", "g/0", "0/+1", "-1/0", "0/0x1", "0/1_0", " 0/0", "0/0 ",
-		"000000001/0", "0/000000001", "0/٣"} {
+	for _, s := range []string{
+		"", "/", "0", "0/", "/0", "0/0/0", "g/0", "0/+1", "-1/0", "0/0x1", "0/1_0", " 0/0", "0/0 ",
+		"000000001/0", "0/000000001", "0/٣",
+	} {
 		if got, err := ParseLSN(s); err == nil {
 			t.Errorf("ParseLSN(%q) = %v, want an error", s, got)
 		}

@@ -26,7 +26,8 @@ func (l *layer) configure() error {
 		"recovery.signal": "",
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := writeDurably(l.path(name), []byte(files[name]), 0o600, l.owner); err != nil {
+		l.name(name)
+		if err := writeDurably(l.root, name, []byte(files[name]), l.owner); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -103,7 +104,8 @@ func quoteShell(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// quoteSetting quotes a value for postgresql.conf (config-setting, "Parameter Names and Values").
+// quoteSetting quotes a value for postgresql.conf (config-setting, "Parameter Names and Values"; escapes as GUC_scanstr,
+// guc-file.l, undoes them). A line break must not end the setting.
 func quoteSetting(s string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(s) + "'"
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `''`, "\n", `\n`, "\r", `\r`).Replace(s) + "'"
 }

@@ -34,7 +34,7 @@ type bench struct {
 	lifeboat string
 }
 
-func newBench(t *testing.T, major int) *bench {
+func newBench(t *testing.T, major int, tablespaces ...string) *bench {
 	t.Helper()
 	b := &bench{lifeboat: pgtest.Build(t, "lifeboat/cmd/starter"), repoDir: filepath.Join(pgtest.TempDir(t), "repo")}
 	// The server's user and this one share the repository.
@@ -51,7 +51,7 @@ func newBench(t *testing.T, major int) *bench {
 	config := filepath.Join(pgtest.TempDir(t), "lifeboat.yaml")
 	b.Server = pgtest.New(t, pgtest.Options{
 		Major: major, Checksums: true, OwnIdentity: true,
-		Settings: map[string]string{"track_commit_timestamp": "on"},
+		Settings: map[string]string{"track_commit_timestamp": "on"}, Tablespaces: tablespaces,
 		Archive: func(s *pgtest.Server) string {
 			yaml := fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s\"}}\nclusters: {c1: {dsn: \"host=%s\"}}\n", b.repoDir, s.SocketDir)
 			if err := os.WriteFile(config, []byte(yaml), 0o644); err != nil {
@@ -82,23 +82,48 @@ func (b *bench) backup(t *testing.T) *repo.Manifest {
 // restore recovers to a target in a new place, and stops the server when the test ends.
 func (b *bench) restore(t *testing.T, target recovery.Target) (*recovery.Plan, *recovery.Server) {
 	t.Helper()
+	return b.restoreBy(t, recovery.PlanOptions{Target: target})
+}
+
+func (b *bench) restoreBy(t *testing.T, opts recovery.PlanOptions) (*recovery.Plan, *recovery.Server) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	dir := filepath.Join(pgtest.TempDir(t), "restored")
-	p, err := recovery.MakePlan(ctx, recovery.PlanOptions{Repo: b.repo, Cluster: "c1", TargetDir: dir, Target: target})
+	p := b.plan(t, opts)
+	if _, err := recovery.Lay(ctx, p, b.lay()); err != nil {
+		t.Fatal(err)
+	}
+	return p, b.start(t, p)
+}
+
+// plan plans into a new place, unless opts name one.
+func (b *bench) plan(t *testing.T, opts recovery.PlanOptions) *recovery.Plan {
+	t.Helper()
+	opts.Repo, opts.Cluster = b.repo, "c1"
+	if opts.TargetDir == "" {
+		opts.TargetDir = filepath.Join(pgtest.TempDir(t), "restored")
+	}
+	p, err := recovery.MakePlan(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fetch := []string{b.lifeboat, "--repository", "file://" + b.repoDir}
-	if _, err := recovery.Lay(ctx, p, recovery.LayOptions{Repo: b.repo, FetchCommand: fetch}); err != nil {
-		t.Fatal(err)
-	}
+	return p
+}
+
+func (b *bench) lay() recovery.LayOptions {
+	return recovery.LayOptions{Repo: b.repo, FetchCommand: []string{b.lifeboat, "--repository", "file://" + b.repoDir}}
+}
+
+func (b *bench) start(t *testing.T, p *recovery.Plan) *recovery.Server {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	s, err := recovery.Start(ctx, p, recovery.StartOptions{SocketOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Instance.Stop(context.Background(), pginstance.Immediate) })
-	return p, s
+	return s
 }
 
 func query(t *testing.T, s *recovery.Server, sql string) string {

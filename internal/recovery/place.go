@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lifeboat/internal/pginstance"
 )
 
 // MarkerFile stands in every directory that this package lays, from the first moment on. It says whose work the files
@@ -58,6 +62,9 @@ func checkTargetDir(dir string) error {
 	case !info.IsDir():
 		return refuse("name the directory itself", "the target %s is not a directory", dir)
 	}
+	if err := checkSurroundings(dir); err != nil {
+		return err
+	}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("look at the target directory: %w", err)
@@ -65,10 +72,14 @@ func checkTargetDir(dir string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	if _, err := os.Lstat(filepath.Join(dir, MarkerFile)); err == nil {
+	if info, err := os.Lstat(filepath.Join(dir, MarkerFile)); err == nil && info.Mode().IsRegular() {
 		return nil // a restore's: Lay compares the plan
 	}
-	return refuse("name an empty or missing directory", "the target directory %s is not empty (it holds %s)", dir, names[0].Name())
+	return refuseFull(dir, names[0].Name())
+}
+
+func refuseFull(dir, name string) error {
+	return refuse("name an empty or missing directory", "the target directory %s is not empty (it holds %s)", dir, name)
 }
 
 func checkParent(dir string) error {
@@ -80,6 +91,21 @@ func checkParent(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look at the target directory: %w", err)
 	}
+	return checkSurroundings(dir)
+}
+
+// checkSurroundings refuses a place within somebody's data directory or tablespace: its server would take what is laid
+// there for its own, in backups and checks, or remove it (R1).
+func checkSurroundings(dir string) error {
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return fmt.Errorf("look at the target directory: %w", err)
+	}
+	for ; parent != "/"; parent = filepath.Dir(parent) {
+		if _, err := os.Lstat(filepath.Join(parent, "PG_VERSION")); err == nil {
+			return refuse("name a place outside of it", "the target directory %s lies within %s, which is a PostgreSQL data directory", dir, parent)
+		}
+	}
 	return nil
 }
 
@@ -87,64 +113,105 @@ func checkParent(dir string) error {
 // a timeout has left running (R21).
 type place struct {
 	dir  string
+	root *os.Root
 	lock *os.File
 	mark marker
 	// resumed tells that an earlier attempt of the same plan was here.
 	resumed bool
 }
 
-// take takes the directory for a plan. The lock of a dying attempt is waited for, briefly.
-func take(p *Plan, drillID string, chown func(string) error) (*place, error) {
+// lockPatience is how long the lock of a dying attempt is waited for.
+const lockPatience = 10 * time.Second
+
+// take takes the directory for a plan. Of a directory that turns out to be somebody else's nothing is changed.
+func take(ctx context.Context, p *Plan, drillID string, owner pginstance.Owner) (*place, error) {
 	if err := checkTargetDir(p.TargetDir); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(p.TargetDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("create the target directory: %w", err)
 	}
-	if err := errors.Join(os.Chmod(p.TargetDir, 0o700), chown(p.TargetDir)); err != nil {
-		return nil, fmt.Errorf("prepare the target directory: %w", err)
-	}
-	pl, err := lockPlace(p.TargetDir)
+	pl, err := lockPlace(ctx, p.TargetDir, os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
-	want := marker{PlanHash: p.Hash, Cluster: p.Cluster, BackupID: p.BackupID, DrillID: drillID, State: stateLaying, Began: time.Now().UTC()}
-	have, err := readMarker(p.TargetDir)
-	switch {
-	case err == nil && have.PlanHash == p.Hash && have.DrillID == drillID:
-		pl.mark, pl.resumed = *have, true
-		return pl, nil
-	case err == nil && have.PlanHash != "":
-		pl.release()
-		return nil, refuse("name another directory, or remove this one",
-			"the target directory %s holds another restore: of %s, backup %s, plan %.12s", p.TargetDir, have.Cluster, have.BackupID, have.PlanHash)
-	}
-	pl.mark = want
-	if err := errors.Join(pl.write(), chown(filepath.Join(pl.dir, MarkerFile))); err != nil {
+	if err := pl.claim(p, drillID, owner); err != nil {
 		pl.release()
 		return nil, err
 	}
 	return pl, nil
 }
 
-func lockPlace(dir string) (*place, error) {
-	path := filepath.Join(dir, MarkerFile)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// claim makes a locked place the plan's, or finds that it is.
+func (pl *place) claim(p *Plan, drillID string, owner pginstance.Owner) error {
+	have, err := readMarker(p.TargetDir)
+	switch {
+	case err == nil && have.PlanHash == p.Hash && have.DrillID == drillID:
+		pl.mark, pl.resumed = *have, true
+		if have.State != stateLaid && WasStarted(p) {
+			return refuse("name another directory", "a server was started in %s before its restore had finished", p.TargetDir)
+		}
+	case err == nil && have.PlanHash != "":
+		return refuse("name another directory, or remove this one",
+			"the target directory %s holds another restore: of %s, backup %s, plan %.12s", p.TargetDir, have.Cluster, have.BackupID, have.PlanHash)
+	default: // a new marker, or what is left of one: then nothing else can be there
+		names, err := os.ReadDir(p.TargetDir)
+		if err != nil {
+			return fmt.Errorf("look at the target directory: %w", err)
+		}
+		for _, n := range names {
+			if n.Name() != MarkerFile {
+				return refuseFull(p.TargetDir, n.Name())
+			}
+		}
+		pl.mark = marker{PlanHash: p.Hash, Cluster: p.Cluster, BackupID: p.BackupID, DrillID: drillID, State: stateLaying, Began: time.Now().UTC()}
+		if err := errors.Join(pl.write(), give(pl.lock, owner), syncIn(pl.root, ".")); err != nil {
+			return err
+		}
+	}
+	top, err := pl.root.Open(".")
+	if err != nil {
+		return fmt.Errorf("prepare the target directory: %w", err)
+	}
+	if err := errors.Join(top.Chmod(0o700), give(top, owner), top.Close()); err != nil {
+		return fmt.Errorf("prepare the target directory: %w", err)
+	}
+	return nil
+}
+
+// lockPlace takes the lock. With os.O_CREATE in flag the marker is made if it is missing.
+func lockPlace(ctx context.Context, dir string, flag int) (*place, error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("lock the target directory: %w", err)
 	}
-	for waited := time.Duration(0); ; waited += 100 * time.Millisecond {
+	f, err := root.OpenFile(MarkerFile, os.O_RDWR|unix.O_NOFOLLOW|flag, 0o600)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the target directory: %w", err), root.Close())
+	}
+	pl := &place{dir: dir, root: root, lock: f}
+	end := time.Now().Add(lockPatience)
+	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return &place{dir: dir, lock: f}, nil
+			return pl, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || waited > 10*time.Second {
-			_ = f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
+			pl.release()
 			return nil, fmt.Errorf("lock the target directory %s: another process is restoring there: %w", dir, err)
 		}
-		time.Sleep(100 * time.Millisecond)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			pl.release()
+			return nil, fmt.Errorf("lock the target directory %s: %w", dir, context.Cause(ctx))
+		}
 	}
 }
+
+// markerSize is what a marker is filled up to, so that one write of one block replaces another: a process that is killed
+// cannot leave half of each.
+const markerSize = 1024
 
 // write writes the marker in place: the lock is on this very file, so it is not replaced.
 func (pl *place) write() error {
@@ -152,9 +219,10 @@ func (pl *place) write() error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", MarkerFile, err)
 	}
-	if _, err = pl.lock.WriteAt(append(data, '\n'), 0); err == nil {
-		err = pl.lock.Truncate(int64(len(data)) + 1)
+	if n := markerSize - 1 - len(data); n > 0 {
+		data = append(data, bytes.Repeat([]byte{' '}, n)...)
 	}
+	_, err = pl.lock.WriteAt(append(data, '\n'), 0)
 	if err == nil {
 		err = pl.lock.Sync()
 	}
@@ -164,4 +232,21 @@ func (pl *place) write() error {
 	return nil
 }
 
-func (pl *place) release() { _ = pl.lock.Close() }
+func (pl *place) release() {
+	_ = pl.lock.Close() // and with it the lock
+	_ = pl.root.Close()
+}
+
+// CheckLaid fails unless the plan's directory holds the files of this very plan, laid to the end.
+func CheckLaid(p *Plan) error {
+	m, err := readMarker(p.TargetDir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the plan's files are not laid in %s: %w", p.TargetDir, err)
+	case m.PlanHash != p.Hash:
+		return fmt.Errorf("the plan's files are not laid in %s: it holds those of plan %.12s, not of %.12s", p.TargetDir, m.PlanHash, p.Hash)
+	case m.State != stateLaid:
+		return fmt.Errorf("the plan's files are not laid in %s: that has not finished", p.TargetDir)
+	}
+	return nil
+}

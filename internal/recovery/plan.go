@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -22,7 +21,7 @@ import (
 // its hash names it: approvals and resumed attempts are bound to the hash.
 type Plan struct {
 	Format     int    `json:"format"` // 1
-	Hash       string `json:"hash"`   // SHA-256 of all else, in hexadecimal
+	Hash       string `json:"hash"`   // SHA-256 of all else but Frontier, in hexadecimal
 	Cluster    string `json:"cluster"`
 	Repository string `json:"repository"` // URL without secrets, for people
 	TargetDir  string `json:"targetDir"`
@@ -45,7 +44,7 @@ type Plan struct {
 	Need        string `json:"need"`
 	WALSegments int64  `json:"walSegments"`
 	WALBytes    int64  `json:"walBytes"`
-	// Frontier is the end of the gap-free WAL when the plan was made.
+	// Frontier is the end of the gap-free WAL when the plan was made, for people.
 	Frontier pg.LSN `json:"frontier"`
 
 	Files int64 `json:"files"` // entries of the backup
@@ -79,6 +78,9 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	}
 	if opts.Action, err = opts.Action.check(); err != nil {
 		return nil, refuse("", "%v", err)
+	}
+	if opts.TargetDir != "" {
+		opts.TargetDir = filepath.Clean(opts.TargetDir)
 	}
 	if err := checkTargetDir(opts.TargetDir); err != nil {
 		return nil, err
@@ -175,9 +177,12 @@ func choose(ctx context.Context, r *repo.Repository, manifests []*repo.Manifest,
 
 // explain says why a path does not reach a goal.
 func explain(ctx context.Context, p *walPath, g goal, m *repo.Manifest, stop *Stop) (string, error) {
-	if stop != nil {
+	switch {
+	case stop != nil:
 		return fmt.Sprintf("the target lies before it was consistent (replay would stop at %v, it is consistent from %v)",
 			stop.ReplayedTo, m.StopLSN), nil
+	case g.Kind == LSN && g.lsn < m.StopLSN:
+		return fmt.Sprintf("the target lies before it was consistent (from %v)", m.StopLSN), nil
 	}
 	newest := "none"
 	err := p.each(ctx, func(s stretch) (bool, error) {
@@ -191,17 +196,25 @@ func explain(ctx context.Context, p *walPath, g goal, m *repo.Manifest, stop *St
 	if err != nil {
 		return "", err
 	}
-	if g.Kind == Time {
-		return fmt.Sprintf("the gap-free WAL ends at %v and holds no transaction later than the target, so PostgreSQL could not know that "+
-			"it was reached; its newest transaction ended at %s: restore to latest, or wait until later WAL is archived", p.frontier, newest), nil
+	end := fmt.Sprintf("the gap-free WAL ends at %v", p.frontier)
+	gap := p.gap()
+	if gap {
+		end += fmt.Sprintf(" (segment %s is missing, though later ones are there)", p.missing())
 	}
-	return fmt.Sprintf("the gap-free WAL, which ends at %v (newest transaction: %s), does not hold the target", p.frontier, newest), nil
+	switch {
+	case g.Kind != Time:
+		return fmt.Sprintf("%s, and what there is (newest transaction: %s) does not hold the target", end, newest), nil
+	case gap:
+		return fmt.Sprintf("%s and holds no transaction later than the target; its newest ended at %s", end, newest), nil
+	}
+	return fmt.Sprintf("%s and holds no transaction later than the target, so PostgreSQL could not know that "+
+		"it was reached; its newest transaction ended at %s: restore to latest, or wait until later WAL is archived", end, newest), nil
 }
 
 // fill completes a plan: what is needed, what to lay, what to refuse.
 func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path *walPath, stop *Stop) (*Plan, error) {
 	p := &Plan{
-		Format: 1, Cluster: opts.Cluster, Repository: opts.Repo.String(), TargetDir: filepath.Clean(opts.TargetDir),
+		Format: 1, Cluster: opts.Cluster, Repository: opts.Repo.String(), TargetDir: opts.TargetDir,
 		BackupID: m.BackupID, BackupFinishedAt: m.FinishedAt, SystemID: m.SystemID, PostgresMajor: m.PostgresMajor,
 		Superuser: m.Superuser, StartLSN: m.StartLSN, StopLSN: m.StopLSN, Target: g.Target, Timeline: path.history.Timeline,
 		Action: opts.Action, Stop: *stop, Frontier: path.frontier, Files: m.Table.Files, Bytes: m.SourceBytes,
@@ -217,57 +230,11 @@ func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path 
 	return p, nil
 }
 
-// walkNeeded lists the needed WAL, raises settings to what it records, and refuses a tablespace whose path is taken on
-// this host: replay would create it there (R1).
-func (p *Plan) walkNeeded(ctx context.Context, path *walPath) error {
-	var need wal.Need
-	size := path.inv.SegmentSize
-	last := uint64(p.Stop.NeedTo-1) / uint64(size)
-	err := path.each(ctx, func(s stretch) (bool, error) {
-		name := path.name(s.number)
-		if n := len(need); n > 0 && need[n-1].Last[:8] == name[:8] {
-			need[n-1].Last = name
-		} else {
-			need = append(need, wal.NeedRange{First: name, Last: name})
-		}
-		p.WALSegments++
-		for _, c := range s.facts.ParameterChanges {
-			p.raise(c)
-		}
-		for _, t := range s.facts.Tablespaces {
-			if t.LSN < p.Stop.At {
-				if err := refuseTakenPath(t); err != nil {
-					return false, err
-				}
-			}
-		}
-		return s.number >= last, nil
-	})
-	p.Need, p.WALBytes = need.String(), p.WALSegments*int64(size)
-	return err
-}
-
-func (p *Plan) raise(c walrecord.ParameterChange) {
-	for name, v := range map[string]int32{
-		"max_connections": c.MaxConnections, "max_worker_processes": c.MaxWorkerProcesses, "max_wal_senders": c.MaxWALSenders,
-		"max_prepared_transactions": c.MaxPreparedXacts, "max_locks_per_transaction": c.MaxLocksPerXact,
-	} {
-		p.Settings[name] = max(p.Settings[name], v)
-	}
-}
-
-func refuseTakenPath(t walrecord.TablespaceCreation) error {
-	if _, err := os.Lstat(t.Path); !errors.Is(err, os.ErrNotExist) {
-		return refuse("restore on another host, or from a backup that was taken after that",
-			"the WAL to be replayed creates a tablespace at %s, and that path exists on this host", t.Path)
-	}
-	return nil
-}
-
-// hash is SHA-256 over the plan's JSON without its hash; encoding/json sorts map keys, so equal plans hash equally.
+// hash is SHA-256 over the plan's JSON without its hash; encoding/json sorts map keys, so equal plans hash equally. The
+// frontier is left out: it moves with every archived segment, and changes nothing that the plan does.
 func (p *Plan) hash() string {
 	c := *p
-	c.Hash = ""
+	c.Hash, c.Frontier = "", 0
 	data, err := json.Marshal(&c)
 	if err != nil {
 		return "" // cannot happen: the type holds nothing that does not encode
@@ -305,26 +272,4 @@ func (p *Plan) Summary() string {
 	}
 	fmt.Fprintf(&b, "plan hash %s\n", p.Hash)
 	return b.String()
-}
-
-// refuseAmbiguous refuses a time that lies on two branches, unless one is named (R2): after a promotion the old
-// timeline may hold later transactions of its own that the new one never had.
-func refuseAmbiguous(ctx context.Context, opts PlanOptions, inv *wal.Inventory, h pg.History, g goal) error {
-	for _, s := range h.Ancestors() {
-		t := inv.Timeline(s.Timeline)
-		if t == nil || s.End == 0 || len(t.Runs) == 0 || t.Runs[len(t.Runs)-1].Last <= uint64(s.End)/uint64(inv.SegmentSize) {
-			continue
-		}
-		// The ancestor has whole segments beyond the point where it was left: its owner went on writing to it.
-		beyond := pg.Segment{Timeline: s.Timeline, Number: uint64(s.End)/uint64(inv.SegmentSize) + 1}
-		f, err := wal.Facts(ctx, opts.Repo, opts.Cluster, beyond.Name(inv.SegmentSize))
-		if err != nil {
-			return err
-		}
-		if f.First != nil && !pg.TimestampOf(g.time).Time().Before(f.First.Time.Time()) {
-			return refuse(fmt.Sprintf("name one: --timeline %d or --timeline %d", s.Timeline, h.Timeline),
-				"time %s lies on two branches: timeline %d went on after timeline %d left it at %v", g.Value, s.Timeline, h.Timeline, s.End)
-		}
-	}
-	return nil
 }

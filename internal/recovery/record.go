@@ -11,73 +11,99 @@ import (
 	"lifeboat/internal/pginstance"
 )
 
-// recordFile holds, beside the data, what a start for a person achieved: the next attempt of a run that died after
-// that finds it (R21). It stands in the target directory and names the plan.
-const recordFile = "lifeboat.started.json"
+// Notes are small results that a run keeps in the plan's directory, so that the next attempt of a run that died finds
+// them (R21). They name the plan.
+const (
+	startedNote = "started" // what a start for a person achieved: Record
+	reachedNote = "reached" // the asserted target, kept just before the promotion, which cannot be repeated
+	// ProofNote is a drill's: what was found of a server before it was promoted.
+	ProofNote = "proof"
+)
 
-type record struct {
+func noteFile(name string) string { return "lifeboat." + name + ".json" }
+
+type note struct {
 	PlanHash string          `json:"planHash"`
 	Result   json.RawMessage `json:"result"`
 }
 
-// Record keeps the result of a finished start durably in the plan's directory.
-func Record(p *Plan, result any) error {
+// Note keeps a result durably in the plan's directory. name is one of the constants.
+func Note(p *Plan, name string, result any) error {
+	fail := func(err error) error { return fmt.Errorf("keep %s: %w", noteFile(name), err) }
 	raw, err := json.Marshal(result)
 	if err != nil {
-		return fmt.Errorf("record the start: %w", err)
+		return fail(err)
 	}
-	data, err := json.Marshal(record{PlanHash: p.Hash, Result: raw})
+	data, err := json.Marshal(note{PlanHash: p.Hash, Result: raw})
 	if err != nil {
-		return fmt.Errorf("record the start: %w", err)
+		return fail(err)
 	}
-	path := filepath.Join(p.TargetDir, recordFile)
-	if err := errors.Join(writeDurably(path, data, 0o600, pginstance.Owner{}), chownAs(path, p.TargetDir)); err != nil {
-		return fmt.Errorf("record the start: %w", err)
+	root, err := os.OpenRoot(p.TargetDir)
+	if err != nil {
+		return fail(err)
+	}
+	defer root.Close()
+	owner, err := ownerOf(root)
+	if err != nil {
+		return fail(err)
+	}
+	if err := writeDurably(root, noteFile(name), data, owner); err != nil {
+		return fail(err)
 	}
 	return nil
 }
 
-// Recorded reads what Record kept for this very plan.
-func Recorded(p *Plan, result any) error {
-	data, err := os.ReadFile(filepath.Join(p.TargetDir, recordFile))
+// Noted reads what Note kept for this very plan. It wraps fs.ErrNotExist if there is nothing.
+func Noted(p *Plan, name string, result any) error {
+	data, err := os.ReadFile(filepath.Join(p.TargetDir, noteFile(name)))
 	if err != nil {
-		return fmt.Errorf("read the record of the start: %w", err)
+		return fmt.Errorf("read a note: %w", err)
 	}
-	var r record
-	if err := json.Unmarshal(data, &r); err != nil {
-		return fmt.Errorf("read the record of the start: %w", err)
+	var n note
+	if err := json.Unmarshal(data, &n); err != nil {
+		return fmt.Errorf("read %s: %w", noteFile(name), err)
 	}
-	if r.PlanHash != p.Hash {
-		return errors.New("the record of the start is of another plan")
+	if n.PlanHash != p.Hash {
+		return fmt.Errorf("read %s: it is of another plan", noteFile(name))
 	}
-	return json.Unmarshal(r.Result, result)
+	return json.Unmarshal(n.Result, result)
 }
 
-// chownAs gives a file to the owner of the directory: a file that the server cannot read would break its base backups.
-func chownAs(path, dir string) error {
-	info, err := os.Stat(dir)
+// Record keeps the result of a finished start durably in the plan's directory.
+func Record(p *Plan, result any) error { return Note(p, startedNote, result) }
+
+// Recorded reads what Record kept for this very plan.
+func Recorded(p *Plan, result any) error { return Noted(p, startedNote, result) }
+
+// ownerOf is the user that owns the directory: a file that the server cannot read would break its base backups.
+func ownerOf(root *os.Root) (pginstance.Owner, error) {
+	info, err := root.Stat(".")
 	if err != nil {
-		return err
+		return pginstance.Owner{}, err
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || int(st.Uid) == os.Geteuid() {
-		return nil
+	if !ok {
+		return pginstance.Owner{}, errors.New("the system does not say whose the directory is")
 	}
-	return os.Lchown(path, int(st.Uid), int(st.Gid))
+	return pginstance.Owner{UID: int(st.Uid), GID: int(st.Gid)}, nil
 }
 
 // WasStarted tells whether a server has run on the plan's files since they were laid: they are then no longer those of
 // the backup.
 func WasStarted(p *Plan) bool {
-	_, err := os.Stat(filepath.Join(p.TargetDir, "postmaster.opts"))
+	_, err := os.Lstat(filepath.Join(p.TargetDir, "postmaster.opts"))
 	return err == nil
 }
 
-// ChangedFiles names the files of a laid directory that are not as in the backup: what pg_verifybackup must ignore.
+// wasPromoted tells whether that server has left recovery: PostgreSQL removes recovery.signal then.
+func wasPromoted(p *Plan) bool {
+	_, err := os.Lstat(filepath.Join(p.TargetDir, "recovery.signal"))
+	return WasStarted(p) && errors.Is(err, os.ErrNotExist)
+}
+
+// ChangedFiles names the files and directories of a laid directory that are not as in the backup: what pg_verifybackup
+// must ignore. Tablespaces are verified all the same, through the links in pg_tblspc.
 func ChangedFiles() []string {
-	names := []string{MarkerFile, recordFile, privateHBA}
-	for _, name := range replaced {
-		names = append(names, name, name+sourceSuffix)
-	}
-	return append(names, "recovery.signal")
+	names := append(ownFiles(), replaced...)
+	return append(names, "recovery.signal", tablespaceDir)
 }

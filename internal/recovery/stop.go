@@ -23,7 +23,9 @@ type Stop struct {
 	// though the archive has it. Either may be nil. They are what a restored server is examined with.
 	LastCommit *Transaction `json:"lastCommit"`
 	FirstLost  *Transaction `json:"firstLost"`
-	// LastTime is the time of the last replayed end of a transaction, committed or not; nil if there is none.
+	// LastTime is what pg_last_xact_replay_timestamp() will say: the time of the last replayed end of a transaction,
+	// committed or not; nil if there is none. A transaction whose end is an LSN target itself is replayed, but not
+	// counted there (recoveryStopsAfter, xlogrecovery.c).
 	LastTime *pg.Timestamp `json:"lastTime"`
 }
 
@@ -52,14 +54,15 @@ func (p *walPath) find(ctx context.Context, g goal, stopLSN pg.LSN) (*Stop, erro
 	return nil, refuse("use a time, an lsn or a name", "target %s is not available in this version", g.Kind)
 }
 
-// findConsistency: replay stops after the record that ends the backup (CheckRecoveryConsistency, xlogrecovery.c).
+// findConsistency: replay is consistent after the record that ends the backup, and PostgreSQL looks whether it is before
+// it replays the next one (CheckRecoveryConsistency, recoveryStopsBefore, xlogrecovery.c).
 func (p *walPath) findConsistency(ctx context.Context, stopLSN pg.LSN) (*Stop, error) {
 	from, err := p.beginOf(ctx, uint64(stopLSN-1)/uint64(p.inv.SegmentSize))
 	if err != nil {
 		return nil, err
 	}
 	return p.exact(ctx, from, func(rec *walrecord.Record, _ *walrecord.Event) (bool, bool) {
-		return false, rec.End >= stopLSN
+		return rec.LSN >= stopLSN, false
 	})
 }
 
@@ -160,26 +163,28 @@ func (p *walPath) exact(ctx context.Context, from pg.LSN, stop ender) (*Stop, er
 			return s.FirstLost != nil || rec.LSN > s.At+pg.LSN(p.inv.SegmentSize)
 		}
 		before, after := stop(rec, ev)
-		if before {
+		switch {
+		case before:
 			s.At, s.NeedTo, s.ReplayedTo = rec.LSN, rec.End, previous
 			s.see(ev.Transaction, &s.FirstLost)
 			return s.FirstLost != nil
-		}
-		if after {
+		case after:
 			s.At, s.NeedTo, s.ReplayedTo = rec.LSN, rec.End, rec.End
-		}
-		if ev.Transaction != nil {
+		case ev.Transaction != nil:
 			t := ev.Transaction.Time
 			s.LastTime = &t
-			s.see(ev.Transaction, &s.LastCommit)
 		}
+		s.see(ev.Transaction, &s.LastCommit)
 		previous = rec.End
 		return false
 	})
-	if err != nil || s.At == 0 {
+	if err != nil && (s.At == 0 || ctx.Err() != nil) {
 		return nil, err
 	}
-	return s, nil
+	if s.At == 0 {
+		return nil, nil
+	}
+	return s, nil // also if what follows the stop cannot be read: it is not needed
 }
 
 // see keeps a commit that can be examined afterwards: one with an xid.
@@ -197,11 +202,14 @@ func (p *walPath) before(ctx context.Context, from pg.LSN, stop *Stop) error {
 			return true, nil
 		}
 		for _, t := range []*walrecord.Transaction{crossing(s.crossing), s.facts.Last} {
-			if t != nil && t.LSN < from {
+			if t == nil || t.LSN >= from {
+				continue
+			}
+			if t.LSN >= p.start { // what is older is in the backup, and not replayed
 				at := t.Time
 				stop.LastTime = &at
-				stop.see(t, &stop.LastCommit)
 			}
+			stop.see(t, &stop.LastCommit)
 		}
 		return false, nil
 	})

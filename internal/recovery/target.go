@@ -28,7 +28,7 @@ type Target struct {
 	// Value is the text form of what Kind names: a time in RFC 3339 with a zone, an LSN, an xid, a name.
 	Value string `json:"value,omitempty"`
 	// Exclusive stops just before what is named, not just after it. For Time: transactions at exactly that time are left
-	// out.
+	// out. PostgreSQL knows it for Time, LSN and XID only (recovery_target_inclusive).
 	Exclusive bool `json:"exclusive,omitempty"`
 }
 
@@ -59,14 +59,16 @@ func (t Target) parse() (goal, error) {
 		if g.lsn, err = pg.ParseLSN(t.Value); err != nil {
 			return g, fmt.Errorf("target lsn: %w", err)
 		}
+		g.Value = g.lsn.String()
 	case XID:
 		n, err := strconv.ParseUint(t.Value, 10, 32)
 		if err != nil || n < 3 {
 			return g, fmt.Errorf("target xid %q: write the number of a transaction, 3 or more", t.Value)
 		}
 		g.xid = uint32(n)
+		g.Value = strconv.FormatUint(n, 10)
 	case Name:
-		if t.Value == "" || len(t.Value) > 63 || strings.ContainsAny(t.Value, "\n\x00") {
+		if t.Value == "" || len(t.Value) > 63 || strings.ContainsRune(t.Value, 0) {
 			return g, fmt.Errorf("target name %q: a restore point's name has 1 to 63 bytes", t.Value)
 		}
 	default:
@@ -74,6 +76,9 @@ func (t Target) parse() (goal, error) {
 	}
 	if t.Value != "" && (g.Kind == Latest || g.Kind == Immediate) {
 		return g, fmt.Errorf("target %s takes no value", g.Kind)
+	}
+	if t.Exclusive && (g.Kind == Latest || g.Kind == Immediate || g.Kind == Name) {
+		return g, fmt.Errorf("target %s cannot be exclusive: only a time, an lsn or an xid can", g.Kind)
 	}
 	return g, nil
 }

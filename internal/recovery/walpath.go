@@ -17,8 +17,10 @@ type walPath struct {
 	repo     *repo.Repository
 	inv      *wal.Inventory
 	history  pg.History
-	first    uint64 // segment number of the backup's start
-	end      uint64 // first segment number that the repository does not have
+	line     []pg.Ancestor // of the history, oldest first
+	start    pg.LSN        // replay begins here: what stands before it is in the segment, but not replayed
+	first    uint64        // segment number of the backup's start
+	end      uint64        // first segment number that is not on the path
 	frontier pg.LSN
 	cache    map[string]*walrecord.Facts // shared between candidates
 }
@@ -27,15 +29,82 @@ type walPath struct {
 const maxCachedFacts = 4096
 
 func newWALPath(r *repo.Repository, inv *wal.Inventory, h pg.History, from pg.LSN, cache map[string]*walrecord.Facts) *walPath {
-	p := &walPath{repo: r, inv: inv, history: h, first: uint64(from) / uint64(inv.SegmentSize), cache: cache}
-	p.frontier = inv.Frontier(h, from)
-	p.end = uint64(p.frontier) / uint64(inv.SegmentSize)
+	p := &walPath{repo: r, inv: inv, history: h, line: h.Ancestors(), start: from, first: uint64(from) / uint64(inv.SegmentSize), cache: cache}
+	p.end = p.first
+	for {
+		last, ok := p.follow(p.end)
+		if !ok {
+			break
+		}
+		p.end = last + 1
+	}
+	p.frontier = pg.LSN(p.end * uint64(inv.SegmentSize))
 	return p
+}
+
+// follow finds how far the path goes on from segment n in files of the timeline that has it.
+func (p *walPath) follow(n uint64) (last uint64, ok bool) {
+	seg, ok := p.file(n)
+	if !ok {
+		return 0, false
+	}
+	for _, r := range p.inv.Timeline(seg.Timeline).Runs {
+		if r.First <= n && n <= r.Last {
+			last = r.Last
+		}
+	}
+	for _, a := range p.line {
+		if a.Timeline == seg.Timeline && a.End != 0 {
+			last = min(last, uint64(a.End)/uint64(p.inv.SegmentSize)-1)
+		}
+	}
+	return last, true
+}
+
+// file is the file that recovery along the history reads for segment n: that of the newest timeline that has it
+// (XLogFileReadAnyTLI, xlogrecovery.c). False if there is none, and also if that file goes on beyond the point where its
+// timeline was left: its owner went on writing to it, the heir's own file is not in the repository, and PostgreSQL
+// would replay what never was part of this history.
+func (p *walPath) file(n uint64) (pg.Segment, bool) {
+	size := uint64(p.inv.SegmentSize)
+	for i := len(p.line) - 1; i >= 0; i-- {
+		a := p.line[i]
+		if n < uint64(a.Begin)/size {
+			continue
+		}
+		if t := p.inv.Timeline(a.Timeline); t != nil && t.Has(n) {
+			return pg.Segment{Timeline: a.Timeline, Number: n}, a.End == 0 || uint64(a.End) >= (n+1)*size
+		}
+	}
+	return pg.Segment{}, false
+}
+
+// missing is the name of the segment that ends the path.
+func (p *walPath) missing() string {
+	return pg.Segment{Timeline: p.history.TimelineAt(p.frontier), Number: p.end}.Name(p.inv.SegmentSize)
+}
+
+// gap tells whether the path ends though the history has segments behind its end.
+func (p *walPath) gap() bool {
+	for _, a := range p.line {
+		t := p.inv.Timeline(a.Timeline)
+		if t == nil || len(t.Runs) == 0 {
+			continue
+		}
+		last := t.Runs[len(t.Runs)-1].Last
+		if a.End != 0 {
+			last = min(last, uint64(a.End)/uint64(p.inv.SegmentSize))
+		}
+		if last > p.end {
+			return true
+		}
+	}
+	return false
 }
 
 // name is the file that recovery reads for segment n.
 func (p *walPath) name(n uint64) string {
-	seg, _ := p.inv.File(p.history, n)
+	seg, _ := p.file(n)
 	return seg.Name(p.inv.SegmentSize)
 }
 
@@ -72,7 +141,7 @@ func (p *walPath) each(ctx context.Context, visit func(s stretch) (enough bool, 
 		if err != nil {
 			return err
 		}
-		s := stretch{number: n, facts: f, begin: f.StartLSN}
+		s := stretch{number: n, facts: f, begin: max(f.StartLSN, p.start)}
 		if tail != nil {
 			s.begin = tail.LSN
 			heads = append(heads, f.Head)
@@ -108,6 +177,20 @@ func (s *stretch) latest() (t *walrecord.Transaction) {
 	return t
 }
 
+// transactions gives the ends of transactions that a segment's facts name, and the one that ends in it but began before.
+func (s *stretch) transactions() []*walrecord.Transaction {
+	var out []*walrecord.Transaction
+	if s.crossing != nil && s.crossing.Transaction != nil {
+		out = append(out, s.crossing.Transaction)
+	}
+	for _, t := range []*walrecord.Transaction{s.facts.First, s.facts.Earliest, s.facts.Latest, s.facts.Last} {
+		if t != nil {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
 // scan reads records from a position on, in order, until visit says that it has enough or WAL ends.
 func (p *walPath) scan(ctx context.Context, from pg.LSN, visit func(rec *walrecord.Record, ev *walrecord.Event) (enough bool)) error {
 	r, err := walrecord.NewReader(walrecord.Options{
@@ -140,7 +223,7 @@ func (p *walPath) open(ctx context.Context, n uint64) (pg.Timeline, io.ReadClose
 	if n >= p.end {
 		return 0, nil, walrecord.ErrNoSegment
 	}
-	seg, _ := p.inv.File(p.history, n)
+	seg, _ := p.file(n)
 	w, err := p.repo.OpenWAL(ctx, p.inv.Cluster, seg.Name(p.inv.SegmentSize))
 	if err != nil {
 		return 0, nil, err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -131,57 +130,5 @@ func (w *Writer) checkpoint() error {
 	}
 	w.runs++
 	w.inRuns += len(entries)
-	return nil
-}
-
-// runBaseline holds the entries of an attempt's checkpoints.
-type runBaseline map[string]Entry
-
-func (b runBaseline) Lookup(_ context.Context, path string) (Entry, bool, error) {
-	e, ok := b[path]
-	return e, ok, nil
-}
-
-// maxRunEntries bounds the memory of a taken-over attempt to some 100 MB; files beyond it are stored again.
-const maxRunEntries = 400_000
-
-// ResumeBaseline loads the checkpoints of an attempt that did not finish. Its content is known to be durable; R6 still
-// demands that everything is read and hashed again. Damaged checkpoints only save less.
-func (r *Repository) ResumeBaseline(ctx context.Context, cluster, backupID string) (Baseline, error) {
-	base := runBaseline{}
-	for info, err := range r.store.List(ctx, intentPrefix(cluster)+backupID+"/run-", "") {
-		if err != nil {
-			return nil, fmt.Errorf("list the checkpoints of backup %s: %w", backupID, err)
-		}
-		err := r.readRun(ctx, info.Key, base)
-		if err != nil && !unusable(err) {
-			return nil, err
-		}
-		if len(base) >= maxRunEntries {
-			break
-		}
-	}
-	return base, nil
-}
-
-func (r *Repository) readRun(ctx context.Context, key string, base runBaseline) error {
-	plain, err := r.readAll(ctx, KindRun, key)
-	if err != nil {
-		return err
-	}
-	c := &cursor{b: plain}
-	for len(c.b) > 0 && c.err == nil {
-		page := c.bytes(c.count(1))
-		entries, err := decodePage(page)
-		if err != nil {
-			return &DamageError{Key: key, Frame: 0, Reason: err.Error()}
-		}
-		for _, e := range entries {
-			base[e.Path] = e
-		}
-	}
-	if err := c.end(); err != nil && !errors.Is(err, io.EOF) {
-		return &DamageError{Key: key, Frame: 0, Reason: err.Error()}
-	}
 	return nil
 }

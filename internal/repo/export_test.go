@@ -67,8 +67,10 @@ func WriteExtents(t testing.TB, r *Repository, cluster, id string) map[string][]
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.entries = append(w.entries, Entry{Path: "base/9/extents", Type: TypeFile, Mode: 0o600, ModTime: time.Unix(1_600_000_000, 0),
-		Size: int64(len(content)), CRC: crc32.Checksum(content, castagnoli), root: root{form: rootNode, level: 1, ref: Chunk{Ref: node}}})
+	w.entries = append(w.entries, Entry{
+		Path: "base/9/extents", Type: TypeFile, Mode: 0o600, ModTime: time.Unix(1_600_000_000, 0),
+		Size: int64(len(content)), CRC: crc32.Checksum(content, castagnoli), root: root{form: rootNode, level: 1, ref: Chunk{Ref: node}},
+	})
 	table, err := w.Finish()
 	if err != nil {
 		t.Fatal(err)

@@ -141,7 +141,7 @@ func TestFaults_Cancelled(t *testing.T) {
 			opts := repo.WriterOptions{}
 			if op.name == "checkpoint" {
 				opts.CheckpointEvery = time.Microsecond
-				opts.Inspect = func(string, int64, []byte) { time.Sleep(time.Millisecond) }
+				opts.Inspect = func(string, int64, []byte) { <-time.After(time.Millisecond) }
 			}
 			err = takeBackup(ctx, r, repo.NewBackupID(time.Now(), repo.Full), opts)
 			if !errors.Is(err, cause) && !errors.Is(err, context.Canceled) {
@@ -193,7 +193,7 @@ func TestFaults_StalledStore(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- writeFile(ctx, w, "f", random(1, 10<<20)) }()
-	for read := int64(-1); read != w.Stats().SourceBytes; time.Sleep(200 * time.Millisecond) {
+	for read := int64(-1); read != w.Stats().SourceBytes; <-time.After(200 * time.Millisecond) {
 		read = w.Stats().SourceBytes
 	}
 	// 16 buffers of 8 KiB, 2 packs on their way, one waiting and one open, each of 64 KiB and a little more.

@@ -79,14 +79,17 @@ func num(n int) string { return strconv.Itoa(n) }
 func TestFormatDocument_NumbersMatchCode(t *testing.T) {
 	checkNumbers(t, "container header", columns(formatTable(t, "3. ", "offset", 1), 0, 1), map[string]string{
 		"0": num(len(magic)), "8": "1", "9": "1", "10": "1", "11": "5", num(saltOffset): num(len(PackID{})),
-		num(headerTagOffset): num(tagSize)})
+		num(headerTagOffset): num(tagSize),
+	})
 	if headerTagOffset+tagSize != headerSize {
 		t.Error("the tag does not end the header")
 	}
 	// The second such table of the section is what a tag covers; its last line begins where the fixed part ends.
 	aad := formatTable(t, "3. ", "offset", 2)
-	checkNumbers(t, "tag", columns(aad, 0, 1), map[string]string{"0": num(len(magic)), "8": "1", "9": "1", "10": "1", "11": "1",
-		"12": num(len(ID{})), "44": num(len(PackID{})), "76": "8", "84": "2", "86": "-"})
+	checkNumbers(t, "tag", columns(aad, 0, 1), map[string]string{
+		"0": num(len(magic)), "8": "1", "9": "1", "10": "1", "11": "1",
+		"12": num(len(ID{})), "44": num(len(PackID{})), "76": "8", "84": "2", "86": "-",
+	})
 
 	kinds := map[string]string{}
 	for k := KindData; !strings.HasPrefix(k.String(), "kind "); k++ {
@@ -117,7 +120,8 @@ func TestFormatDocument_Defaults(t *testing.T) {
 	h := defaultHeader()
 	checkNumbers(t, "header", columns(formatTable(t, "2. ", "field", 1), 0, 2), map[string]string{
 		"`format`": num(Format), "`id`": "random", "`createdAt`": "now", "`namingKey`": "random", "`chunkSize`": num(h.ChunkSize),
-		"`leafSpan`": num(h.LeafSpan), "`fanOut`": num(h.FanOut), "`packSize`": num(h.PackSize), "`check`": "computed"})
+		"`leafSpan`": num(h.LeafSpan), "`fanOut`": num(h.FanOut), "`packSize`": num(h.PackSize), "`check`": "computed",
+	})
 
 	plain, err := encodeJSON("x", Manifest{ParentID: "p", WorkflowID: "w", Tablespaces: []Tablespace{{}}})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -97,7 +98,7 @@ func (l *Lease) begin(ctx context.Context, owner, host string, ttl time.Duration
 		return fmt.Errorf("acquire the lease %s of cluster %s: %w", l.name, l.cluster, err)
 	}
 	// A term that was created is not yet the newest: while this owner was stalled, others may have begun and ended this
-	// very term and dropped its object, but never the newest.
+	// very term and later dropped its object, but never the newest.
 	won, rerr := l.newest(ctx)
 	if rerr != nil {
 		return rerr
@@ -204,13 +205,24 @@ func (l *Lease) put(ctx context.Context) error {
 	return nil
 }
 
-// dropOld removes terms long past. What it misses, the next owner removes.
+// termKept is how long a term is kept after a later one began: longer than any listing takes. So every listing shows
+// the term that was the newest when it began, or a later one. If terms were dropped at once, a listing could pass over
+// the old one, which was just dropped, and over the new one, which came too late for it (blob.Store allows both), and its
+// reader would take the lease for free.
+const termKept = time.Hour
+
+// dropOld removes terms long past, by the store's own clock. What it misses, the next owner removes.
 func (l *Lease) dropOld(ctx context.Context) {
+	var terms []blob.Info
 	for info, err := range l.repo.store.List(ctx, leasePrefix(l.cluster, l.name), "") {
-		if err != nil || info.Key >= l.key() {
+		if err != nil {
 			return
 		}
-		if l.repo.store.Delete(ctx, info.Key) != nil {
+		terms = append(terms, info)
+	}
+	mine := slices.IndexFunc(terms, func(t blob.Info) bool { return t.Key == l.key() })
+	for i := 0; i < mine; i++ {
+		if next := terms[i+1]; terms[mine].ModTime.Sub(next.ModTime) < termKept || l.repo.store.Delete(ctx, terms[i].Key) != nil {
 			return
 		}
 	}

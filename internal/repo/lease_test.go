@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +70,9 @@ func TestLease_AttemptsOfOneOwner(t *testing.T) {
 	wg.Wait()
 	newest := int64(0)
 	tokens := map[int64]bool{}
+	if t.Failed() {
+		return
+	}
 	for _, l := range leases {
 		newest = max(newest, l.Token())
 		if tokens[l.Token()] {
@@ -83,8 +87,30 @@ func TestLease_AttemptsOfOneOwner(t *testing.T) {
 	}
 }
 
+// TestLease_AttemptsOfOneOwnerCollide lets another attempt of the owner begin the very term that one is about to begin.
+func TestLease_AttemptsOfOneOwnerCollide(t *testing.T) {
+	inner := mem.New()
+	r := newSmall(t, inner)
+	var other *repo.Lease
+	store := fault.New(inner, fault.Rule{Op: fault.PutIfAbsent, Key: fault.Contains("/leases/"), Do: fault.Before(func(ctx context.Context, _ fault.Call) (err error) {
+		other, err = acquire(ctx, r, "workflow")
+		return err
+	})})
+	slow, err := repo.Open(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := acquire(t.Context(), slow, "workflow")
+	if err != nil || l.Token() != 2 || other.Token() != 1 {
+		t.Fatalf("acquire: %v", err)
+	}
+	if err := other.Check(t.Context()); !errors.Is(err, repo.ErrLeaseLost) {
+		t.Errorf("Check of the other: %v", err)
+	}
+}
+
 func TestLease_SameOwnerReenters(t *testing.T) {
-	r, store := newRepo(t)
+	r, _ := newRepo(t)
 	first, err := acquire(t.Context(), r, "workflow")
 	if err != nil {
 		t.Fatal(err)
@@ -105,9 +131,30 @@ func TestLease_SameOwnerReenters(t *testing.T) {
 	if _, err := acquire(t.Context(), r, "other"); !errors.As(err, &busy) || busy.Owner != "workflow" || !strings.Contains(err.Error(), "wait for it") {
 		t.Errorf("another owner: %v", err)
 	}
-	if terms := objects(t, store, "clusters/c1/leases/"); len(terms) != 1 {
-		t.Errorf("%d terms are kept, want the newest only", len(terms))
-	}
+}
+
+// TestLease_DropsTermsLongPast checks that a term stays for an hour after the next one began, and no longer.
+func TestLease_DropsTermsLongPast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := mem.New()
+		r := newSmall(t, store)
+		for i, tt := range []struct {
+			after time.Duration
+			want  string // the terms that are there then
+		}{{0, "1"}, {time.Second, "12"}, {3 * time.Hour, "23"}, {59 * time.Minute, "234"}, {2 * time.Minute, "345"}, {9 * time.Hour, "56"}} {
+			<-time.After(tt.after)
+			if _, err := acquire(t.Context(), r, "a"); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, key := range slices.Sorted(keysOf(objects(t, store, "clusters/c1/leases/"))) {
+				got += key[len(key)-1:]
+			}
+			if got != tt.want {
+				t.Errorf("after acquisition %d: terms %s, want %s", i+1, got, tt.want)
+			}
+		}
+	})
 }
 
 // TestLease_Expiry watches a lease over time: it is respected until it expired and clocks may differ.
@@ -120,7 +167,7 @@ func TestLease_Expiry(t *testing.T) {
 		}
 		busyAt := func(after time.Duration) {
 			t.Helper()
-			time.Sleep(after)
+			<-time.After(after)
 			var busy *repo.BusyError
 			if _, err := acquire(t.Context(), r, "b"); !errors.As(err, &busy) {
 				t.Errorf("acquired: %v", err)
@@ -133,7 +180,7 @@ func TestLease_Expiry(t *testing.T) {
 			t.Errorf("a late renewal that nobody forestalled: %v", err)
 		}
 		busyAt(89 * time.Second)
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		second, err := acquire(t.Context(), r, "b")
 		if err != nil || second.Token() != first.Token()+1 {
 			t.Fatalf("after expiry and skew: %v", err)
@@ -167,43 +214,46 @@ func TestLease_Release(t *testing.T) {
 }
 
 // TestLease_StalledOwner stalls an owner before it creates its term, while others begin and end that very term and
-// later ones, and drop its object. The stalled one must not believe that it has the lease.
+// later ones, until its object is dropped. The stalled one must not believe that it has the lease.
 func TestLease_StalledOwner(t *testing.T) {
-	inner := mem.New()
-	r := newSmall(t, inner)
-	first, err := acquire(t.Context(), r, "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := first.Release(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	var owner *repo.Lease
-	stalled := fault.New(inner, fault.Rule{Op: fault.PutIfAbsent, Key: fault.Contains("/leases/"), Do: fault.Before(func(ctx context.Context, _ fault.Call) error {
-		for _, other := range []string{"b", "c"} {
-			if owner, err = acquire(ctx, r, other); err != nil {
-				return err
-			}
-			if other == "b" {
-				err = owner.Release(ctx)
-			}
+	synctest.Test(t, func(t *testing.T) {
+		inner := mem.New()
+		r := newSmall(t, inner)
+		first, err := acquire(t.Context(), r, "a")
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})})
-	slow, err := repo.Open(t.Context(), stalled)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var busy *repo.BusyError
-	if l, err := acquire(t.Context(), slow, "slow"); !errors.As(err, &busy) || busy.Owner != "c" {
-		t.Errorf("the stalled owner has term %v, %v", l, err)
-	}
-	if err := owner.Check(t.Context()); err != nil {
-		t.Errorf("the lease of c: %v", err)
-	}
-	if unused := stalled.Unused(); len(unused) > 0 {
-		t.Errorf("faults that did not happen: %v", unused)
-	}
+		if err := first.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var owner *repo.Lease
+		stalled := fault.New(inner, fault.Rule{Op: fault.PutIfAbsent, Key: fault.Contains("/leases/"), Do: fault.Before(func(ctx context.Context, c fault.Call) error {
+			for _, other := range []string{"b", "c", "d"} {
+				<-time.After(2 * time.Hour)
+				if owner, err = acquire(ctx, r, other); err != nil {
+					return err
+				}
+			}
+			if _, err := inner.Stat(ctx, c.Key); !errors.Is(err, blob.ErrNotFound) {
+				t.Errorf("the term that the stalled owner wants is still there: %v", err)
+			}
+			return nil
+		})})
+		slow, err := repo.Open(t.Context(), stalled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var busy *repo.BusyError
+		if l, err := acquire(t.Context(), slow, "slow"); !errors.As(err, &busy) || busy.Owner != "d" {
+			t.Errorf("the stalled owner has term %v, %v", l, err)
+		}
+		if err := owner.Check(t.Context()); err != nil {
+			t.Errorf("the lease of d: %v", err)
+		}
+		if unused := stalled.Unused(); len(unused) > 0 {
+			t.Errorf("faults that did not happen: %v", unused)
+		}
+	})
 }
 
 // TestLease_LostWhileRenewing lets another owner begin a term between the check and the write of a renewal.
@@ -212,7 +262,7 @@ func TestLease_LostWhileRenewing(t *testing.T) {
 		inner := mem.New()
 		r := newSmall(t, inner)
 		store := fault.New(inner, fault.Rule{Op: fault.Put, Key: fault.Contains("/leases/"), Do: fault.Before(func(ctx context.Context, _ fault.Call) error {
-			time.Sleep(2 * time.Minute)
+			<-time.After(2 * time.Minute)
 			_, err := acquire(ctx, r, "b")
 			return err
 		})})
@@ -249,8 +299,8 @@ func TestLease_LostReply(t *testing.T) {
 	}
 }
 
-// TestLease_DroppedWhileReading drops the newest term between the listing and the reading of it, as the owner of the
-// next term does.
+// TestLease_DroppedWhileReading drops the newest term between the listing and the reading of it, as the owner of a
+// later term may when the reader was stalled there.
 func TestLease_DroppedWhileReading(t *testing.T) {
 	inner := mem.New()
 	r := newSmall(t, inner)
@@ -258,8 +308,10 @@ func TestLease_DroppedWhileReading(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := fault.New(inner, fault.Rule{Op: fault.Get, Key: fault.Contains("/leases/"), Do: fault.Before(func(ctx context.Context, _ fault.Call) error {
-		_, err := acquire(ctx, r, "a")
-		return err
+		if _, err := acquire(ctx, r, "a"); err != nil {
+			return err
+		}
+		return inner.Delete(ctx, "clusters/c1/leases/backup/000000000001")
 	})})
 	slow, err := repo.Open(t.Context(), store)
 	if err != nil {

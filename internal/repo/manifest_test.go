@@ -16,11 +16,13 @@ import (
 )
 
 func someManifest(id string) *repo.Manifest {
-	return &repo.Manifest{Cluster: "c1", BackupID: id, Type: repo.Incremental, ParentID: "p", WorkflowID: "w", Program: "lifeboat 1", Epoch: 3,
+	return &repo.Manifest{
+		Cluster: "c1", BackupID: id, Type: repo.Incremental, ParentID: "p", WorkflowID: "w", Program: "lifeboat 1", Epoch: 3,
 		SystemID: 7_434_567_890_123_456_789, PostgresMajor: 15, PostgresText: "15.18 (Debian)", WALSegmentSize: pg.DefaultSegmentSize,
 		DataChecksums: true, Superuser: "postgres", Timeline: 2, StartLSN: 0x1_2300_0028, StopLSN: 0x1_2400_0000,
 		StartedAt: time.Now(), FinishedAt: time.Now().In(time.FixedZone("x", 3600)), MaxConnections: 100,
-		Tablespaces: []repo.Tablespace{{OID: 16385, Location: "/srv/a"}}, SourceBytes: 1, Seconds: 1.5, Table: repo.Table{Files: 0}}
+		Tablespaces: []repo.Tablespace{{OID: 16385, Location: "/srv/a"}}, SourceBytes: 1, Seconds: 1.5, Table: repo.Table{Files: 0},
+	}
 }
 
 const manifestID = "20261123T074501Z-full-1f3a9c"
@@ -192,9 +194,11 @@ func TestBackupID(t *testing.T) {
 	if err := repo.CheckBackupID(a); err != nil || !strings.HasPrefix(a, "20231114T221320Z-full-") {
 		t.Errorf("%s: %v", a, err)
 	}
-	for _, id := range []string{"", "x", "20231114T221320Z-full-", "20231114T221320Z-full-12345", "20231314T221320Z-full-123456", "20231114T221320Z-fu/l-123456",
+	for _, id := range []string{
+		"", "x", "20231114T221320Z-full-", "20231114T221320Z-full-12345", "20231314T221320Z-full-123456", "20231114T221320Z-fu/l-123456",
 		"20231114T221320Z-full-12345G", "20231114T221320Z--123456", "20231114T221320.5Z-full-123456", "../20231114T221320Z-full-123456",
-		"20231114T221320Z-FULL-123456", a + "/", a + "-x"} {
+		"20231114T221320Z-FULL-123456", a + "/", a + "-x",
+	} {
 		if err := repo.CheckBackupID(id); err == nil {
 			t.Errorf("%q was accepted", id)
 		}

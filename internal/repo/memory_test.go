@@ -6,6 +6,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/metrics"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,7 +26,7 @@ func (s *bottomless) PutIfAbsent(ctx context.Context, key string, body io.Reader
 	if !strings.Contains(key, "/data/") {
 		return s.Store.PutIfAbsent(ctx, key, body, size)
 	}
-	time.Sleep(time.Millisecond)
+	<-time.After(time.Millisecond)
 	s.taken.Add(size)
 	return nil
 }
@@ -70,6 +71,9 @@ func peakHeap() (stop func() uint64) {
 
 // TestMemory_OfAWriter stores a stream of 512 MiB with defaults, and with as many workers as a large host has.
 func TestMemory_OfAWriter(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
 	for _, tt := range []struct {
 		name    string
 		workers int
@@ -116,27 +120,68 @@ func TestMemory_OfAWriter(t *testing.T) {
 
 // TestMemory_OfManyFiles measures what a backup keeps of each file until it ends.
 func TestMemory_OfManyFiles(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
 	r, _ := newRepo(t)
 	w := newWriter(t, r, repo.WriterOptions{CheckpointEvery: time.Hour})
-	heap := func() uint64 {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	const files = 100_000
-	before := heap()
+	before := heapInUse()
 	for i := range files {
 		e := repo.Entry{Path: "base/16384/" + strings.Repeat("1", i%7) + string(rune('a'+i%26)) + time.Duration(i).String(), Type: repo.TypeDir}
 		if err := w.Add(e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	each := (heap() - before) / files
+	each := (heapInUse() - before) / files
 	runtime.KeepAlive(w)
 	t.Logf("%d bytes a file", each)
 	if each > 260 {
 		t.Errorf("%d bytes a file, the package comment says about 250", each)
 	}
+}
+
+// TestMemory_OfCheckpoints measures what a taken-over attempt's checkpoints take.
+func TestMemory_OfCheckpoints(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
+	r, _ := newRepo(t)
+	id := repo.NewBackupID(time.Now(), repo.Full)
+	w := newWriter(t, r, repo.WriterOptions{BackupID: id, CheckpointEvery: time.Hour})
+	const files = 20_000
+	for i := range files {
+		if err := writeFile(t.Context(), w, "base/16384/"+strconv.Itoa(16384+i), binary.AppendVarint(nil, int64(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	repo.Checkpoint(t, w)
+	w.Close()
+	before := heapInUse()
+	base, err := r.ResumeBaseline(t.Context(), "c1", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := (heapInUse() - before) / files
+	for _, i := range []int{0, 1, files / 2, files - 1} {
+		path := "base/16384/" + strconv.Itoa(16384+i)
+		if e, ok, err := base.Lookup(t.Context(), path); !ok || err != nil || e.Path != path {
+			t.Errorf("Lookup %s: %+v, %v, %v", path, e, ok, err)
+		}
+	}
+	if e, ok, err := base.Lookup(t.Context(), "base/16384/1"); ok || err != nil {
+		t.Errorf("Lookup of a missing file: %+v, %v", e, err)
+	}
+	t.Logf("%d bytes an entry", each)
+	if each > 130 {
+		t.Errorf("%d bytes an entry, the code says about 100", each)
+	}
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

@@ -52,7 +52,6 @@ type backupCost struct {
 	changed                                float64 // plain bytes of chunks that are stored
 	data, leaves, indexes, pages, manifest float64 // bytes
 	dataPuts, treePuts, gets               float64
-	dataPacks                              float64 // packs that a leaf's chunks lie in, on average
 }
 
 func (c *backupCost) metadata() float64 { return c.leaves + c.indexes + c.pages + c.manifest }

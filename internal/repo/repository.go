@@ -50,8 +50,10 @@ func (h *Header) sum() string {
 }
 
 func defaultHeader() Header {
-	h := Header{Format: Format, CreatedAt: time.Now().UTC().Truncate(time.Second),
-		ChunkSize: 128 << 10, LeafSpan: 8 << 20, FanOut: 16, PackSize: 16 << 20}
+	h := Header{
+		Format: Format, CreatedAt: time.Now().UTC().Truncate(time.Second),
+		ChunkSize: 128 << 10, LeafSpan: 8 << 20, FanOut: 16, PackSize: 16 << 20,
+	}
 	_, _ = rand.Read(h.ID[:])
 	_, _ = rand.Read(h.NamingKey[:])
 	h.Check = h.sum()

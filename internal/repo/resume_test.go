@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -148,8 +149,10 @@ func TestResume_CheckpointNamesOnlyDurableFrames(t *testing.T) {
 				if err != nil {
 					t.Fatalf("uploads of %s fail from number %d on: %s is in a checkpoint: %v", part, nth, e.path, err)
 				}
-				var i int
-				fmt.Sscanf(e.path, "f%d", &i)
+				i, err := strconv.Atoi(e.path[1:])
+				if err != nil {
+					t.Fatal(err)
+				}
 				if !bytes.Equal(got, random(uint64(i), 10_000+i)) {
 					t.Fatalf("%s has other bytes", e.path)
 				}
@@ -197,7 +200,7 @@ func TestResume_FailedCheckpointCostsNothing(t *testing.T) {
 	w := newWriter(t, r, repo.WriterOptions{BackupID: id, CheckpointEvery: time.Millisecond})
 	files := manyFiles(10)
 	writeFiles(t, w, files)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(time.Millisecond) {
 		entries, err := mustOpenDoc(t, inner).runEntries(id)
 		if err != nil {
 			t.Fatal(err)

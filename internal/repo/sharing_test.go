@@ -240,8 +240,11 @@ func TestSharing_NewFileChangesFewPages(t *testing.T) {
 	for _, p := range first.Manifest.Table.Pages {
 		known[p.Ref.ID] = true
 	}
-	histogram := map[int]int{}
-	for i := range 40 {
+	histogram, tries := map[int]int{}, 40
+	if raceFactor() > 1 {
+		tries = 10
+	}
+	for i := range tries {
 		more := maps.Clone(files)
 		more[fmt.Sprintf("base/16384/%d_fsm", 16384+331*i)] = []byte("new")
 		id := repo.NewBackupID(time.Now(), repo.Full)
@@ -260,7 +263,7 @@ func TestSharing_NewFileChangesFewPages(t *testing.T) {
 		histogram[fresh]++
 	}
 	t.Logf("pages that changed, of %d: %v", len(first.Manifest.Table.Pages), histogram)
-	if histogram[1] < 30 || histogram[1]+histogram[2] != 40 {
+	if histogram[1] < tries*3/4 || histogram[1]+histogram[2] != tries {
 		t.Errorf("pages that changed: %v, want 1, seldom 2", histogram)
 	}
 }

@@ -123,9 +123,11 @@ var tableSizes = sync.OnceValue(func() (sizes tableSize) {
 	at := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 	for i := range entries {
 		path := fmt.Sprintf("base/16384/%d", 16384+i/3)
-		entries[i] = Entry{Path: path + []string{"", "_fsm", "_vm"}[i%3], Type: TypeFile, Mode: 0o600, CRC: uint32(s.rng.Uint64()), Size: perFile,
+		entries[i] = Entry{
+			Path: path + []string{"", "_fsm", "_vm"}[i%3], Type: TypeFile, Mode: 0o600, CRC: uint32(s.rng.Uint64()), Size: perFile,
 			ModTime: at.Add(-time.Duration(s.rng.Uint64()%1e6) * time.Second),
-			root:    root{form: rootNode, level: 2, ref: Chunk{Ref: s.ref(ids[i%len(ids)], i%4000, 900, 879)}}}
+			root:    root{form: rootNode, level: 2, ref: Chunk{Ref: s.ref(ids[i%len(ids)], i%4000, 900, 879)}},
+		}
 	}
 	sortEntries(entries)
 	comp, _ := newCompressor(Zstd, frameSize)
@@ -198,8 +200,10 @@ func TestDecision_Numbers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, table := range map[string]func() string{"encodings": encodingsTable, "full": fullTable, "incremental": incrementalTable,
-		"chunks": chunkTable, "packs": packTable0001, "bound": boundTable} {
+	for name, table := range map[string]func() string{
+		"encodings": encodingsTable, "full": fullTable, "incremental": incrementalTable,
+		"chunks": chunkTable, "packs": packTable0001, "bound": boundTable,
+	} {
 		begin, end := []byte("<!-- generated: "+name+" -->\n"), []byte("<!-- end: "+name+" -->")
 		i, j := bytes.Index(doc, begin), bytes.Index(doc, end)
 		if i < 0 || j < i {

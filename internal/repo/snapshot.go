@@ -66,8 +66,10 @@ func (s *Snapshot) Entries(ctx context.Context) iter.Seq2[Entry, error] {
 			}
 		}
 		if n != s.Manifest.Table.Files {
-			yield(Entry{}, &DamageError{Key: backupKey(s.Manifest.Cluster, s.Manifest.BackupID), Frame: 0,
-				Reason: fmt.Sprintf("its file table has %d entries, not %d", n, s.Manifest.Table.Files)})
+			yield(Entry{}, &DamageError{
+				Key: backupKey(s.Manifest.Cluster, s.Manifest.BackupID), Frame: 0,
+				Reason: fmt.Sprintf("its file table has %d entries, not %d", n, s.Manifest.Table.Files),
+			})
 		}
 	}
 }
@@ -163,7 +165,8 @@ const (
 // keep, if not nil, is asked first for what is at the target already: if it returns true for a chunk, the chunk is not
 // read. write must not keep the bytes.
 func (s *Snapshot) ReadPiece(ctx context.Context, p *Piece, keep func(offset int64, c Chunk) (bool, error),
-	write func(offset int64, plain []byte) error) error {
+	write func(offset int64, plain []byte) error,
+) error {
 	extents, err := s.extents(ctx, p)
 	if err != nil {
 		return err

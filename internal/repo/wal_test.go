@@ -158,8 +158,10 @@ func TestPutWAL_Race(t *testing.T) {
 
 func TestWAL_RefusesOtherNames(t *testing.T) {
 	r, store := newRepo(t)
-	for _, name := range []string{"", "x", "../../x", "000000010000000000000001/x", "000000010000000000000001.part", "0000000100000000000000g1",
-		"archive_status", "00000001.History", strings.Repeat("0", 24), "RECOVERYXLOG"} {
+	for _, name := range []string{
+		"", "x", "../../x", "000000010000000000000001/x", "000000010000000000000001.part", "0000000100000000000000g1",
+		"archive_status", "00000001.History", strings.Repeat("0", 24), "RECOVERYXLOG",
+	} {
 		if _, err := r.PutWAL(t.Context(), "c1", repo.WALHeader{Name: name}, nil, repo.Zstd); err == nil {
 			t.Errorf("PutWAL accepted the name %q", name)
 		}

@@ -17,7 +17,7 @@ type WriterOptions struct {
 	// Compression of chunks; the zero value is Zstd.
 	Compression Compression
 	// Workers hash and compress; 0 is one for each CPU. Uploads store packs at the same time; 0 is 2. Memory is about
-	// (4 × Workers + 8) chunks plus (Uploads + 2) packs.
+	// (4 × Workers + 8) chunks, 0.7 MiB for each worker that compresses with zstd, and Uploads + 3 packs.
 	Workers, Uploads int
 	// Baselines are asked in turn for what the repository has already.
 	Baselines []Baseline
@@ -112,8 +112,10 @@ func (r *Repository) NewWriter(ctx context.Context, opts WriterOptions) (*Writer
 
 // Stats may be called at any time, for progress.
 func (w *Writer) Stats() Stats {
-	return Stats{Files: w.files.Load(), SourceBytes: w.source.Load(), ChangedBytes: w.changed.Load(),
-		StoredBytes: w.stored.Load(), Chunks: w.chunks.Load(), NewChunks: w.newChunks.Load()}
+	return Stats{
+		Files: w.files.Load(), SourceBytes: w.source.Load(), ChangedBytes: w.changed.Load(),
+		StoredBytes: w.stored.Load(), Chunks: w.chunks.Load(), NewChunks: w.newChunks.Load(),
+	}
 }
 
 // Add records a directory or symbolic link.

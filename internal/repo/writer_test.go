@@ -357,7 +357,10 @@ func TestSnapshot_EntriesAndLookup(t *testing.T) {
 			t.Errorf("Lookup %q: %+v, %v, %v", path, e, ok, err)
 		}
 	}
-	for range snap.Entries(t.Context()) {
+	for _, err := range snap.Entries(t.Context()) {
+		if err != nil {
+			t.Error(err)
+		}
 		break // stopping early must be possible
 	}
 	empty := newWriter(t, r, repo.WriterOptions{})

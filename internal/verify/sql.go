@@ -2,8 +2,12 @@ package verify
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
+	"strings"
 
 	"lifeboat/dbcore"
 )
@@ -13,8 +17,11 @@ type Check struct {
 	Name, SQL, Expect string
 }
 
+var errNoText = errors.New("the query gives a value that is neither text, number nor boolean: cast it in the query, (...)::text")
+
 // SQL runs one of the owner's checks in a read-only transaction (level 7). A query that fails is a failed check: on a
-// restored server a missing table is just what the owner wants to hear of. Only a lost connection is Unable.
+// restored server a missing table is just what the owner wants to hear of. Unable is what says nothing about the data:
+// a lost connection, a context that ended, a value that cannot be compared.
 func SQL(ctx context.Context, conn *dbcore.Conn, c Check) Finding {
 	return timed(func() Finding {
 		f := Finding{ID: c.Name, Level: 7, Expected: c.Expect}
@@ -33,7 +40,9 @@ func SQL(ctx context.Context, conn *dbcore.Conn, c Check) Finding {
 				if n++; n > 1 || len(values) != 1 {
 					return fmt.Errorf("the query must give one row of one column, not %d columns, row %d", len(values), n)
 				}
-				f.Observed = text(values[0])
+				if f.Observed, err = text(values[0]); err != nil {
+					return err
+				}
 			}
 			if err := rows.Err(); err != nil {
 				return err
@@ -44,7 +53,7 @@ func SQL(ctx context.Context, conn *dbcore.Conn, c Check) Finding {
 			return nil
 		})
 		switch {
-		case err != nil && (conn.Closed() || ctx.Err() != nil):
+		case err != nil && (conn.Closed() || ctx.Err() != nil || errors.Is(err, errNoText)):
 			f.Outcome, f.Observed = Unable, err.Error()
 		case err != nil:
 			f.Outcome, f.Observed = Failed, err.Error()
@@ -57,11 +66,47 @@ func SQL(ctx context.Context, conn *dbcore.Conn, c Check) Finding {
 	})
 }
 
-func text(v any) string {
-	if v == nil {
-		return ""
+// text prints a value as PostgreSQL casts it to text. NULL is the empty text, as psql shows it. What has no plain text
+// here is refused with the remedy, rather than compared in a form that only Go knows.
+func text(v any) (string, error) {
+	if valuer, ok := v.(driver.Valuer); ok { // numeric
+		plain, err := valuer.Value()
+		if err != nil {
+			return "", err
+		}
+		v = plain
 	}
-	return fmt.Sprint(v)
+	switch v := v.(type) {
+	case nil:
+		return "", nil
+	case string:
+		return v, nil
+	case bool, int16, int32, int64, uint32:
+		return fmt.Sprint(v), nil
+	case float32:
+		return float(float64(v), 32), nil
+	case float64:
+		return float(v, 64), nil
+	}
+	return "", errNoText
+}
+
+// float is float8out and float4out (shortest digits that read back the same, exponents beyond 15 and 6 digits).
+func float(v float64, bits int) string {
+	switch {
+	case math.IsNaN(v):
+		return "NaN"
+	case math.IsInf(v, 0):
+		return strings.TrimPrefix(strings.Replace(fmt.Sprint(v), "Inf", "Infinity", 1), "+")
+	}
+	most := 1e15
+	if bits == 32 {
+		most = 1e6
+	}
+	if a := math.Abs(v); a != 0 && (a < 1e-4 || a >= most) {
+		return strconv.FormatFloat(v, 'e', -1, bits)
+	}
+	return strconv.FormatFloat(v, 'f', -1, bits)
 }
 
 // Catalog looks for what breaks silently after a restore on another host (level 6): indexes that are invalid, and

@@ -6,7 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"lifeboat/internal/pginstance"
 )
@@ -48,8 +52,9 @@ func Amcheck(ctx context.Context, bin pginstance.Binaries, owner pginstance.Owne
 	})
 }
 
-// judge turns a program's end into an outcome: PostgreSQL's checkers exit 0 for "nothing wrong", 1 for "could not run"
-// or, as pg_verifybackup and pg_checksums do, for "found something", 2 for "found something" (pg_amcheck).
+// judge turns a program's end into an outcome. pg_amcheck exits 2 for "found something" and 1 for "could not run"; the
+// other two exit 1 for both, so what they printed decides: only a message about a page, or for pg_verifybackup about a
+// file of the backup, is a finding. A failure that nobody recognises is Unable, which is not green either (invariant 8).
 func (f Finding) judge(output string, err error) Finding {
 	f.Observed = firstLines(output, 3)
 	var exit *exec.ExitError
@@ -61,21 +66,53 @@ func (f Finding) judge(output string, err error) Finding {
 		}
 	case !errors.As(err, &exit) || !exit.Exited():
 		f.Outcome, f.Observed = Unable, strings.TrimSpace(err.Error()+" "+f.Observed)
-	case f.ID == "amcheck" && exit.ExitCode() == 1:
-		f.Outcome = Unable
-	default:
+	case f.found(output, exit.ExitCode()):
 		f.Outcome = Failed
+	default:
+		f.Outcome = Unable
 	}
 	return f
+}
+
+// found tells whether a program that ran to its end found something (pg_amcheck.c, pg_checksums.c, pg_verifybackup.c).
+func (f *Finding) found(output string, code int) bool {
+	has := func(texts ...string) bool {
+		return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(output, t) })
+	}
+	switch f.ID {
+	case "amcheck":
+		return code == 2
+	case "checksums":
+		return has("checksum verification failed", "could not read block")
+	}
+	return !has("--help\" for more information", "could not open directory", "Permission denied", "out of memory")
+}
+
+// outputMost bounds what is kept of a program's output: of a thoroughly damaged database there are gigabytes.
+const outputMost = 64 << 10
+
+// head keeps the beginning of what is written to it.
+type head struct{ bytes.Buffer }
+
+func (h *head) Write(p []byte) (int, error) {
+	if room := outputMost - h.Len(); room > 0 {
+		h.Buffer.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
 }
 
 func run(ctx context.Context, bin pginstance.Binaries, owner pginstance.Owner, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, bin.Path(program), args...)
 	cmd.SysProcAttr = owner.SysProcAttr()
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // nothing stays behind when this process dies (invariant 11)
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Dir = "/"
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + bin.Dir + ":/usr/bin:/bin"}
-	var out bytes.Buffer
+	var out head
 	cmd.Stdout, cmd.Stderr = &out, &out
+	// The signal comes when the thread that forked ends, so this goroutine keeps its thread (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = ctx.Err()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,8 +73,13 @@ type FetchOptions struct {
 	Patience time.Duration
 }
 
+// errSilent says that a store gave nothing for as long as Fetch is patient.
+var errSilent = errors.New("the store gave no answer, and no more bytes, for too long")
+
 // Fetch writes one WAL file to Dest, whole and checked, or fails. ErrAbsent means that the repository truly does not
-// have it and recovery does not need it; any other error must stop the recovery.
+// have it and recovery does not need it; any other error must stop the recovery. Dest holds the whole file or is as it
+// was before. A store that falls silent is given up after Patience, however often it was tried; one that goes on
+// delivering is not.
 func Fetch(ctx context.Context, opts FetchOptions) error {
 	f, err := pg.ParseWALFileName(opts.Name)
 	if err != nil {
@@ -82,14 +88,15 @@ func Fetch(ctx context.Context, opts FetchOptions) error {
 	if opts.Patience <= 0 {
 		opts.Patience = 30 * time.Second
 	}
+	removeLeftovers(filepath.Dir(opts.Dest))
 	deadline := time.Now().Add(opts.Patience)
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := fetchOnce(ctx, opts, f)
-		if err == nil || errors.Is(err, ErrAbsent) || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
-			if err != nil {
-				return fmt.Errorf("fetch WAL %s of cluster %s: %w", opts.Name, opts.Cluster, err)
-			}
+		err := fetchGuarded(ctx, opts, f, time.Until(deadline))
+		if err == nil {
 			return nil
+		}
+		if errors.Is(err, ErrAbsent) || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
+			return fmt.Errorf("fetch WAL %s of cluster %s: %w", opts.Name, opts.Cluster, err)
 		}
 		select {
 		case <-time.After(pause):
@@ -98,13 +105,26 @@ func Fetch(ctx context.Context, opts FetchOptions) error {
 	}
 }
 
-func fetchOnce(ctx context.Context, opts FetchOptions, f pg.WALFile) error {
-	err := copyOut(ctx, opts, opts.Name, 0)
+// fetchGuarded is one attempt, which ends when nothing came for first, or for Patience once something came.
+func fetchGuarded(ctx context.Context, opts FetchOptions, f pg.WALFile, first time.Duration) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(first, func() { cancel(errSilent) })
+	defer watch.Stop()
+	err := fetchOnce(ctx, opts, f, func() { watch.Reset(opts.Patience) })
+	if err != nil && errors.Is(context.Cause(ctx), errSilent) {
+		return fmt.Errorf("%w: %w", errSilent, err)
+	}
+	return err
+}
+
+func fetchOnce(ctx context.Context, opts FetchOptions, f pg.WALFile, alive func()) error {
+	err := copyOut(ctx, opts, opts.Name, 0, alive)
 	if !errors.Is(err, repo.ErrNotFound) {
 		return err
 	}
 	switch {
-	case f.Kind == pg.WALHistory || f.Kind == pg.WALBackupHistory || f.Kind == pg.WALPartial:
+	case f.Kind != pg.WALSegment:
 		return ErrAbsent
 	case opts.Need.Has(opts.Name):
 		return fmt.Errorf("the restore needs this segment and the repository does not have it: %w", err)
@@ -118,47 +138,83 @@ func fetchOnce(ctx context.Context, opts FetchOptions, f pg.WALFile) error {
 		return err
 	}
 	t := inv.Timeline(seg.Timeline)
-	if t == nil {
-		return ErrAbsent
+	if t == nil || !inv.begun(seg) {
+		return ErrAbsent // the timeline has no WAL here, or none here yet: an ancestor has it
 	}
-	if n := len(t.Runs); n > 0 && seg.Number < t.Runs[n-1].Last && seg.Number > t.Runs[0].First {
+	newest, _ := t.newest()
+	switch {
+	case t.Has(seg.Number):
+		return errors.New("it has just arrived") // between the attempt to read it and the listing: try again
+	case seg.Number < newest:
 		return fmt.Errorf("it is missing below the newest segment of its timeline, %s: there is a gap in the archive",
-			pg.Segment{Timeline: seg.Timeline, Number: t.Runs[n-1].Last}.Name(inv.SegmentSize))
-	}
-	last := len(t.Runs) == 0 || t.Runs[len(t.Runs)-1].Last < seg.Number
-	if t.HasPartial && t.Partial == seg.Number && last {
-		return copyOut(ctx, opts, opts.Name+".partial", int64(inv.SegmentSize))
+			pg.Segment{Timeline: seg.Timeline, Number: newest}.Name(inv.SegmentSize))
+	case seg.Number == newest: // and it is not whole
+		return copyOut(ctx, opts, opts.Name+".partial", int64(inv.SegmentSize), alive)
 	}
 	return ErrAbsent
 }
 
+// tempPattern names unfinished files beside Dest. PostgreSQL ignores names like these in pg_wal.
+const tempPattern = ".lifeboat-wal-*"
+
+// leftoverAge is after how long without a write an unfinished file is that of a process that was killed.
+const leftoverAge = 15 * time.Minute
+
+// removeLeftovers removes what killed processes left: each may be a segment long. A file that cannot be removed does
+// not matter now.
+func removeLeftovers(dir string) {
+	names, _ := filepath.Glob(filepath.Join(dir, tempPattern))
+	for _, name := range names {
+		if info, err := os.Lstat(name); err == nil && time.Since(info.ModTime()) > leftoverAge {
+			_ = os.Remove(name)
+		}
+	}
+}
+
+// watched tells of each write.
+type watched struct {
+	io.Writer
+	alive func()
+}
+
+func (w watched) Write(p []byte) (int, error) {
+	w.alive()
+	return w.Writer.Write(p)
+}
+
 // copyOut writes a stored file beside Dest and renames it when every byte was checked. fill lengthens it with zeros to
 // that size: so PostgreSQL wants the last segment of a timeline (R16).
-func copyOut(ctx context.Context, opts FetchOptions, name string, fill int64) error {
+func copyOut(ctx context.Context, opts FetchOptions, name string, fill int64, alive func()) (err error) {
 	w, err := opts.Repo.OpenWAL(ctx, opts.Cluster, name)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	tmp, err := os.CreateTemp(filepath.Dir(opts.Dest), ".lifeboat-wal-*")
+	alive()
+	failed := func(err error) error { return fmt.Errorf("write %s: %w", opts.Dest, err) }
+	tmp, err := os.CreateTemp(filepath.Dir(opts.Dest), tempPattern)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", opts.Dest, err)
+		return failed(err)
 	}
-	defer os.Remove(tmp.Name())
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp.Name())
+		}
+	}()
 	defer tmp.Close()
-	if _, err := w.WriteTo(tmp); err != nil {
+	if _, err := w.WriteTo(watched{tmp, alive}); err != nil {
 		return err
 	}
 	if fill > 0 {
 		if err := tmp.Truncate(fill); err != nil {
-			return fmt.Errorf("write %s: %w", opts.Dest, err)
+			return failed(err)
 		}
 	}
 	if err := tmp.Close(); err != nil {
-		return fmt.Errorf("write %s: %w", opts.Dest, err)
+		return failed(err)
 	}
 	if err := os.Rename(tmp.Name(), opts.Dest); err != nil {
-		return fmt.Errorf("write %s: %w", opts.Dest, err)
+		return failed(err)
 	}
 	return nil
 }

@@ -52,9 +52,14 @@ type Inventory struct {
 	SegmentSize pg.SegmentSize
 	Timelines   []Timeline // ascending
 	Histories   map[pg.Timeline]pg.History
+
+	// broken are histories that are listed and cannot be used. They must not keep anybody from restoring along another
+	// timeline, and are not taken for absent.
+	broken map[pg.Timeline]error
 }
 
-// List reads the inventory. A cluster that has archived nothing yet has an empty one; a cluster that the repository
+// List reads the inventory. Names that PostgreSQL does not use, or not with the cluster's segment size, are passed over:
+// no recovery asks for them, and a stray file must not make a restore impossible. A cluster that has archived nothing yet has an empty one; a cluster that the repository
 // does not know is an error that wraps repo.ErrNotFound.
 func List(ctx context.Context, r *repo.Repository, cluster string) (*Inventory, error) {
 	id, err := r.Identity(ctx, cluster)
@@ -64,40 +69,47 @@ func List(ctx context.Context, r *repo.Repository, cluster string) (*Inventory, 
 	if err != nil {
 		return nil, err
 	}
-	inv := &Inventory{Cluster: cluster, Identity: id, SegmentSize: id.WALSegmentSize, Histories: map[pg.Timeline]pg.History{}}
+	inv := &Inventory{
+		Cluster: cluster, Identity: id, SegmentSize: id.WALSegmentSize,
+		Histories: map[pg.Timeline]pg.History{}, broken: map[pg.Timeline]error{},
+	}
 	for name, err := range r.WALNames(ctx, cluster, 0, "") {
 		if err != nil {
 			return nil, err
 		}
-		if err := inv.add(name); err != nil {
-			return nil, err
-		}
+		inv.add(name)
 	}
 	names, err := r.Histories(ctx, cluster)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
+		f, err := pg.ParseWALFileName(name)
+		if err != nil || f.Kind != pg.WALHistory {
+			continue
+		}
 		h, err := readHistory(ctx, r, cluster, name)
-		if err != nil {
+		var unusable *historyError
+		switch {
+		case err == nil:
+			inv.Histories[h.Timeline] = h
+		case errors.As(err, &unusable) || repo.IsDamage(err):
+			inv.broken[f.Timeline] = err
+		default:
 			return nil, err
 		}
-		inv.Histories[h.Timeline] = h
 	}
 	return inv, nil
 }
 
-func (inv *Inventory) add(name string) error {
+func (inv *Inventory) add(name string) {
 	f, err := pg.ParseWALFileName(name)
-	if err != nil {
-		return fmt.Errorf("list WAL of %s: %w", inv.Cluster, err)
-	}
-	if f.Kind != pg.WALSegment && f.Kind != pg.WALPartial {
-		return nil
+	if err != nil || f.Kind != pg.WALSegment && f.Kind != pg.WALPartial {
+		return
 	}
 	seg, err := f.Segment(inv.SegmentSize)
 	if err != nil {
-		return fmt.Errorf("list WAL of %s: %w", inv.Cluster, err)
+		return
 	}
 	if n := len(inv.Timelines); n == 0 || inv.Timelines[n-1].Timeline != seg.Timeline {
 		inv.Timelines = append(inv.Timelines, Timeline{Timeline: seg.Timeline})
@@ -105,18 +117,37 @@ func (inv *Inventory) add(name string) error {
 	t := &inv.Timelines[len(inv.Timelines)-1]
 	if f.Kind == pg.WALPartial {
 		t.Partial, t.HasPartial = seg.Number, true
-		return nil
+		return
 	}
 	if n := len(t.Runs); n > 0 && t.Runs[n-1].Last+1 == seg.Number {
 		t.Runs[n-1].Last = seg.Number
 	} else {
 		t.Runs = append(t.Runs, Run{seg.Number, seg.Number})
 	}
-	return nil
+}
+
+// newest is the number of the newest segment of the timeline, whole or partial; false if there is none.
+func (t *Timeline) newest() (uint64, bool) {
+	n := t.Partial
+	if len(t.Runs) > 0 {
+		n = max(n, t.Runs[len(t.Runs)-1].Last)
+	}
+	return n, t.HasPartial || len(t.Runs) > 0
 }
 
 // maxHistory bounds a timeline history file in bytes: a line is some 60, and timelines are few.
 const maxHistory = 1 << 20
+
+// historyError says that a stored timeline history is whole but makes no sense.
+type historyError struct {
+	name string
+	err  error
+}
+
+func (e *historyError) Error() string {
+	return fmt.Sprintf("read timeline history %s: %v", e.name, e.err)
+}
+func (e *historyError) Unwrap() error { return e.err }
 
 func readHistory(ctx context.Context, r *repo.Repository, cluster, name string) (pg.History, error) {
 	f, err := pg.ParseWALFileName(name)
@@ -129,7 +160,7 @@ func readHistory(ctx context.Context, r *repo.Repository, cluster, name string) 
 	}
 	defer w.Close()
 	if w.Header.Length > maxHistory {
-		return pg.History{}, fmt.Errorf("timeline history %s has %d bytes", name, w.Header.Length)
+		return pg.History{}, &historyError{name, fmt.Errorf("it has %d bytes", w.Header.Length)}
 	}
 	var buf bytes.Buffer
 	if _, err := w.WriteTo(&buf); err != nil {
@@ -137,7 +168,7 @@ func readHistory(ctx context.Context, r *repo.Repository, cluster, name string) 
 	}
 	h, err := pg.ParseHistory(f.Timeline, buf.Bytes())
 	if err != nil {
-		return pg.History{}, fmt.Errorf("read timeline history %s: %w", name, err)
+		return pg.History{}, &historyError{name, err}
 	}
 	return h, nil
 }
@@ -161,11 +192,14 @@ func (inv *Inventory) History(tli pg.Timeline) (pg.History, error) {
 	if tli == 1 {
 		return pg.History{Timeline: 1}, nil
 	}
+	if err := inv.broken[tli]; err != nil {
+		return pg.History{}, fmt.Errorf("timeline %d cannot be followed, others can: %w", tli, err)
+	}
 	return pg.History{}, fmt.Errorf("the repository has no %s of cluster %s: timeline %d cannot be followed; "+
 		"archive that file from the server's pg_wal with `lifeboat wal-push`", tli.HistoryName(), inv.Cluster, tli)
 }
 
-// Newest is the newest timeline that has WAL or a history, 0 if there is none. Restored servers do not archive (R2), so
+// Newest is the newest timeline that has WAL or a history, even one that cannot be read, 0 if there is none. Restored servers do not archive (R2), so
 // it is the branch that the protected cluster is on.
 func (inv *Inventory) Newest() pg.Timeline {
 	var newest pg.Timeline
@@ -175,21 +209,26 @@ func (inv *Inventory) Newest() pg.Timeline {
 	for tli := range inv.Histories {
 		newest = max(newest, tli)
 	}
+	for tli := range inv.broken {
+		newest = max(newest, tli)
+	}
 	return newest
 }
 
-// File is the segment file that recovery along h would find for number n: that of the newest timeline that has it,
-// as PostgreSQL looks for it (XLogFileReadAnyTLI, xlogrecovery.c). False if no timeline of the history has it.
+// begun tells whether the segment's timeline had begun by its end, as far as the timeline's history is known.
+func (inv *Inventory) begun(seg pg.Segment) bool {
+	h, ok := inv.Histories[seg.Timeline]
+	return !ok || h.SegmentFile(seg.Number, inv.SegmentSize).Timeline == seg.Timeline
+}
+
+// File is the segment file that holds number n of the WAL along h: that of the newest timeline that had begun by its end
+// (pg.History.SegmentFile). False if the repository does not have it. An ancestor's file of that number does not stand
+// in for it: beyond the point where the ancestor was left it holds another branch, although PostgreSQL, finding no other,
+// would replay that (XLogFileReadAnyTLI, access/transam/xlogrecovery.c).
 func (inv *Inventory) File(h pg.History, n uint64) (pg.Segment, bool) {
-	stretches := h.Ancestors()
-	for i := len(stretches) - 1; i >= 0; i-- {
-		s := stretches[i]
-		if n < uint64(s.Begin)/uint64(inv.SegmentSize) {
-			continue
-		}
-		if t := inv.Timeline(s.Timeline); t != nil && t.Has(n) {
-			return pg.Segment{Timeline: s.Timeline, Number: n}, true
-		}
+	seg := h.SegmentFile(n, inv.SegmentSize)
+	if t := inv.Timeline(seg.Timeline); t != nil && t.Has(n) {
+		return seg, true
 	}
 	return pg.Segment{}, false
 }

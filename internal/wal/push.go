@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"lifeboat/internal/pg"
 	"lifeboat/internal/repo"
@@ -32,7 +33,8 @@ type PushResult struct {
 }
 
 // Push archives one file: a segment, a .partial, a .history or a .backup file. It returns nil only when the repository
-// has it durably, so it may be retried at any time, and is by PostgreSQL until it succeeds.
+// has it durably, so it may be retried at any time, and is by PostgreSQL until it succeeds. A file that is not what its
+// name says, or not whole, is refused and nothing is stored: under that name it would keep the true one out for ever.
 func Push(ctx context.Context, opts PushOptions) (PushResult, error) {
 	name := filepath.Base(opts.Path)
 	res := PushResult{Name: name}
@@ -52,7 +54,11 @@ func Push(ctx context.Context, opts PushOptions) (PushResult, error) {
 			return res, fmt.Errorf("archive %s: %w", name, err)
 		}
 	case pg.WALHistory:
-		if _, err := pg.ParseHistory(f.Timeline, data); err != nil {
+		if err := checkHistory(f.Timeline, data); err != nil {
+			return res, fmt.Errorf("archive %s: %w", name, err)
+		}
+	case pg.WALBackupHistory:
+		if err := checkBackupHistory(name, data); err != nil {
 			return res, fmt.Errorf("archive %s: %w", name, err)
 		}
 	}
@@ -88,11 +94,15 @@ func describe(ctx context.Context, opts PushOptions, f pg.WALFile, data []byte, 
 	if err != nil {
 		return err
 	}
-	// The timeline in the header may be an ancestor's: the first segment of a new timeline begins with a copy of the
-	// old one's bytes.
-	if facts.StartLSN != want.Start(facts.SegmentSize) || facts.Timeline > want.Timeline {
-		return fmt.Errorf("its header says %v on timeline %d, its name %v on timeline %d: was the file renamed or recycled?",
-			facts.StartLSN, facts.Timeline, want.Start(facts.SegmentSize), want.Timeline)
+	if facts.StartLSN != want.Start(facts.SegmentSize) {
+		return fmt.Errorf("its header says %v, its name %v: was the file renamed or recycled?", facts.StartLSN, want.Start(facts.SegmentSize))
+	}
+	if f.Kind == pg.WALSegment && !facts.Complete() {
+		return fmt.Errorf("%w: a server archives full segments only, so this is a copy that was cut off, a segment that is "+
+			"still being written, or damaged WAL, which no recovery can pass", facts.Stop)
+	}
+	if err := checkTimeline(ctx, opts, want, facts); err != nil {
+		return err
 	}
 	id := repo.Identity{SystemID: facts.SystemID, WALSegmentSize: facts.SegmentSize}
 	if err := opts.Repo.ClaimIdentity(ctx, opts.Cluster, id); err != nil {
@@ -100,6 +110,60 @@ func describe(ctx context.Context, opts PushOptions, f pg.WALFile, data []byte, 
 	}
 	if head.Facts, err = json.Marshal(facts); err != nil {
 		return fmt.Errorf("encode its facts: %w", err)
+	}
+	return nil
+}
+
+// checkTimeline refuses a segment of one timeline under the name of another: the WAL of two branches would mix. The
+// first page may be an ancestor's, because the first segment of a new timeline begins with a copy of the old one's
+// bytes (XLogFileCopy, access/transam/xlog.c), and if the switch lies in the last record or page even all of them. Then
+// the timeline's history says so, which PostgreSQL archives before any segment (pgarch.c).
+func checkTimeline(ctx context.Context, opts PushOptions, want pg.Segment, facts *walrecord.Facts) error {
+	have := max(facts.Timeline, facts.LastTimeline)
+	for _, c := range facts.Checkpoints {
+		have = max(have, c.Timeline)
+	}
+	for _, e := range facts.EndsOfRecovery {
+		have = max(have, e.Timeline)
+	}
+	if have == want.Timeline {
+		return nil
+	}
+	if have < want.Timeline {
+		h, err := readHistory(ctx, opts.Repo, opts.Cluster, want.Timeline.HistoryName())
+		if err != nil && !errors.Is(err, repo.ErrNotFound) {
+			return err
+		}
+		if at, ok := h.SwitchPoint(have); err == nil && ok && pg.SegmentOf(want.Timeline, at, facts.SegmentSize) == want {
+			return nil
+		}
+	}
+	return fmt.Errorf("its WAL is of timeline %d, its name of timeline %d: was the file renamed?", have, want.Timeline)
+}
+
+// checkHistory refuses a timeline history that was cut off: it would tell of another descent. PostgreSQL ends each line
+// (writeTimeLineHistory, access/transam/timeline.c), and a new timeline has at least one ancestor.
+func checkHistory(tli pg.Timeline, data []byte) error {
+	h, err := pg.ParseHistory(tli, data)
+	switch {
+	case err != nil:
+		return err
+	case len(data) > maxHistory:
+		return fmt.Errorf("it has %d bytes, a timeline history has at most %d", len(data), maxHistory)
+	case len(h.Entries) == 0 || data[len(data)-1] != '\n':
+		return errors.New("it names no ancestor or its last line does not end: it is incomplete")
+	}
+	return nil
+}
+
+// maxBackupHistory bounds a backup history file in bytes: it has some ten short lines.
+const maxBackupHistory = 64 << 10
+
+// checkBackupHistory refuses a note about another backup. Recovery does not read these files; people do.
+func checkBackupHistory(name string, data []byte) error {
+	first, _, _ := strings.Cut(string(data[:min(len(data), 200)]), "\n")
+	if len(data) > maxBackupHistory || !strings.HasPrefix(first, "START WAL LOCATION: ") || !strings.HasSuffix(first, "(file "+name[:24]+")") {
+		return fmt.Errorf("it has %d bytes and begins with %q: it is no backup history file of that name", len(data), first)
 	}
 	return nil
 }

@@ -202,7 +202,10 @@ func checkListBreak(ctx context.Context, t testing.TB, s blob.Store) {
 	sequence := s.List(ctx, "a", "")
 	for range 2 { // a sequence may be ranged over again, and is then a new list
 		var got []string
-		for info := range sequence {
+		for info, err := range sequence {
+			if err != nil {
+				t.Fatalf("List: %v", err)
+			}
 			got = append(got, info.Key)
 		}
 		if !slices.Equal(got, []string{"a/1", "a/2"}) {

@@ -107,8 +107,12 @@ func checkAtomic(ctx context.Context, t testing.TB, s blob.Store) {
 				if err := readWhole(readCtx, s, key); err != nil {
 					return err
 				}
-				if info, err := s.Stat(readCtx, key); err != nil || info.Size < 8 {
-					return fmt.Errorf("stat: %+v, %v", info, err)
+				info, err := s.Stat(readCtx, key)
+				if err != nil {
+					return fmt.Errorf("stat: %w", err)
+				}
+				if info.Size < 8 {
+					return fmt.Errorf("stat: %+v is shorter than any body", info)
 				}
 			}
 			return nil
@@ -163,20 +167,28 @@ func oneLife(ctx context.Context, s blob.Store, key string) error {
 	if err := blob.PutBytesIfAbsent(ctx, s, key, []byte(key)); err != nil {
 		return err
 	}
-	if body, err := get(ctx, s, key, 0, -1); err != nil || body != key {
-		return fmt.Errorf("get of the new object %s = %s, %v", key, brief(body), err)
+	if body, err := get(ctx, s, key, 0, -1); err != nil {
+		return fmt.Errorf("get of the new object %s = %s: %w", key, brief(body), err)
+	} else if body != key {
+		return fmt.Errorf("get of the new object %s = %s", key, brief(body))
 	}
-	if listed, err := isListed(ctx, s, key); err != nil || !listed {
-		return fmt.Errorf("the new object %s is not listed, %v", key, err)
+	if listed, err := isListed(ctx, s, key); err != nil {
+		return fmt.Errorf("list for the new object %s: %w", key, err)
+	} else if !listed {
+		return fmt.Errorf("the new object %s is not listed", key)
 	}
 	if err := s.Delete(ctx, key); err != nil {
 		return err
 	}
-	if _, err := s.Stat(ctx, key); !errors.Is(err, blob.ErrNotFound) {
-		return fmt.Errorf("stat of the deleted object %s: %v", key, err)
+	if _, err := s.Stat(ctx, key); err == nil {
+		return fmt.Errorf("stat of the deleted object %s finds it", key)
+	} else if !errors.Is(err, blob.ErrNotFound) {
+		return fmt.Errorf("stat of the deleted object %s: %w", key, err)
 	}
-	if listed, err := isListed(ctx, s, key); err != nil || listed {
-		return fmt.Errorf("the deleted object %s is listed, %v", key, err)
+	if listed, err := isListed(ctx, s, key); err != nil {
+		return fmt.Errorf("list for the deleted object %s: %w", key, err)
+	} else if listed {
+		return fmt.Errorf("the deleted object %s is listed", key)
 	}
 	return nil
 }

@@ -88,7 +88,11 @@ var wrongInRaces = []wrong{
 			return func(yield func(blob.Info, error) bool) {
 				for n := 0; ; n += 10 {
 					var all []blob.Info
-					for info := range b.Store.List(ctx, prefix, after) {
+					for info, err := range b.Store.List(ctx, prefix, after) {
+						if err != nil {
+							yield(blob.Info{}, err)
+							return
+						}
 						all = append(all, info)
 					}
 					runtime.Gosched()

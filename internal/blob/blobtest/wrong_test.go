@@ -78,7 +78,10 @@ var wrongAlone = []wrong{
 	}},
 	{"delete takes the folder", "delete", func(b *broken) {
 		b.del = func(ctx context.Context, key string) error {
-			for info := range b.Store.List(ctx, key, "") {
+			for info, err := range b.Store.List(ctx, key, "") {
+				if err != nil {
+					return err
+				}
 				_ = b.Store.Delete(ctx, info.Key)
 			}
 			return nil
@@ -101,8 +104,8 @@ var wrongAlone = []wrong{
 	}},
 	{"stat of a folder succeeds", "absent keys are not found", func(b *broken) {
 		b.stat = func(ctx context.Context, key string) (blob.Info, error) {
-			for range b.Store.List(ctx, key+"/", "") {
-				return blob.Info{Key: key}, nil
+			for _, err := range b.Store.List(ctx, key+"/", "") {
+				return blob.Info{Key: key}, err
 			}
 			return b.Store.Stat(ctx, key)
 		}
@@ -216,7 +219,11 @@ var wrongAlone = []wrong{
 				index := 0
 				for {
 					var all []blob.Info
-					for info := range b.Store.List(ctx, prefix, after) {
+					for info, err := range b.Store.List(ctx, prefix, after) {
+						if err != nil {
+							yield(blob.Info{}, err)
+							return
+						}
 						all = append(all, info)
 					}
 					if index >= len(all) || !yield(all[index], nil) {

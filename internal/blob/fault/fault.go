@@ -61,7 +61,7 @@ func (o Op) String() string {
 	return strings.Join(names, "|")
 }
 
-// Forever, as Rule.Count, means every matching call.
+// Forever is the Rule.Count that means every matching call.
 const Forever = -1
 
 // Rule is one fault: which calls it meets, and what it does to them.

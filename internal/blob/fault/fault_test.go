@@ -163,7 +163,12 @@ func TestRule_NthAndCount(t *testing.T) {
 		nth, count int
 		want       string // one letter a call: F fails, . goes through
 	}{
-		{0, 0, "F....."}, {1, 1, "F....."}, {3, 0, "..F..."}, {2, 3, ".FFF.."}, {0, Forever, "FFFFFF"}, {5, Forever, "....FF"},
+		{0, 0, "F....."},
+		{1, 1, "F....."},
+		{3, 0, "..F..."},
+		{2, 3, ".FFF.."},
+		{0, Forever, "FFFFFF"},
+		{5, Forever, "....FF"},
 		{7, 1, "......"},
 	} {
 		s, _ := setup(t, Rule{Op: Stat, Nth: c.nth, Count: c.count, Do: Fail(nil)})

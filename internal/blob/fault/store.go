@@ -176,13 +176,13 @@ func (r *reader) Read(p []byte) (int, error) {
 	}
 	n, err := r.ReadCloser.Read(p)
 	r.offset += int64(n)
-	if err == io.EOF {
-		if after := r.store.run(r.ctx, r.rule, r.rule.Do.after, GetRead, r.key); after != nil {
-			err = after
-		}
-		r.err = err
+	if err != io.EOF {
+		return n, err
 	}
-	return n, err
+	if r.err = r.store.run(r.ctx, r.rule, r.rule.Do.after, GetRead, r.key); r.err == nil {
+		r.err = io.EOF
+	}
+	return n, r.err
 }
 
 // act does what the rule does at its place.

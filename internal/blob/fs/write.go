@@ -63,7 +63,7 @@ func (s *Store) write(ctx context.Context, key string, body io.ReaderAt, size in
 	}
 	// After a rename the name is gone already, and being random it is nobody else's. What cannot be removed here is
 	// removed by RemoveStale.
-	defer s.sys.unlink(temp)
+	defer func() { _ = s.sys.unlink(temp) }()
 	if err := ctx.Err(); err != nil {
 		return err
 	}

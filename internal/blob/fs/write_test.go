@@ -130,13 +130,17 @@ func TestWrites_OrderOfSystemCalls(t *testing.T) {
 		want []string
 	}{
 		{"put in new folders", put("a/b/k"), slices.Concat(file, []string{
-			"mkdir a/b", "mkdir a", "syncdir ", "mkdir a/b", "syncdir a", "rename TEMP a/b/k", "syncdir a/b", "unlink TEMP"})},
+			"mkdir a/b", "mkdir a", "syncdir ", "mkdir a/b", "syncdir a", "rename TEMP a/b/k", "syncdir a/b", "unlink TEMP",
+		})},
 		{"put in known folders", put("a/b/k"), slices.Concat(file, []string{
-			"rename TEMP a/b/k", "syncdir a/b", "unlink TEMP"})},
+			"rename TEMP a/b/k", "syncdir a/b", "unlink TEMP",
+		})},
 		{"put if absent", absent("a/b/n", nil), slices.Concat(file, []string{
-			"noreplace TEMP a/b/n", "syncdir a/b", "unlink TEMP"})},
+			"noreplace TEMP a/b/n", "syncdir a/b", "unlink TEMP",
+		})},
 		{"put if absent at the top", absent("n", nil), slices.Concat(file, []string{
-			"noreplace TEMP n", "syncdir ", "unlink TEMP"})},
+			"noreplace TEMP n", "syncdir ", "unlink TEMP",
+		})},
 		{"put if absent of what is there", absent("a/b/n", blob.ErrExists), []string{"syncdir a/b"}},
 		{"delete", del("a/b/n"), []string{"unlink a/b/n", "syncdir a/b"}},
 		{"delete again", del("a/b/n"), []string{"unlink a/b/n", "syncdir a/b"}},
@@ -351,7 +355,7 @@ func TestRetryInterrupted(t *testing.T) {
 			return syscall.EINTR
 		}
 		return syscall.EIO
-	}); n != 4 || err != syscall.EIO {
+	}); n != 4 || !errors.Is(err, syscall.EIO) {
 		t.Errorf("%d calls, %v", n, err)
 	}
 }
