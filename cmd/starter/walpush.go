@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"lifeboat/activities"
+	"lifeboat/internal/config"
+	"lifeboat/internal/repo"
 	"lifeboat/internal/wal"
 )
 
@@ -33,10 +38,33 @@ func (a *app) walPush(ctx context.Context, cluster, path string) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.OpenRepository(ctx, true)
+	r, err := openToArchive(ctx, c)
 	if err != nil {
 		return fmt.Errorf("archive %s: %w", filepath.Base(path), err)
 	}
 	_, err = wal.Push(ctx, wal.PushOptions{Repo: r, Cluster: cluster, Path: path, Compression: c.Compression})
 	return err
+}
+
+// openToArchive opens the repository, and creates it only where nothing can have gone missing. A folder that is empty,
+// or that is missing from an empty one, looks just like a file system that is not mounted: WAL that was acknowledged
+// there would be lost to every restore. The first backup, which a person or a schedule watches, creates it there.
+func openToArchive(ctx context.Context, c activities.Cluster) (*repo.Repository, error) {
+	r, err := c.OpenRepository(ctx, false)
+	if err == nil {
+		return r, nil
+	}
+	folder, perr := config.FilePath(c.RepositoryURL)
+	if perr != nil {
+		return nil, err
+	}
+	fresh := errors.Is(err, repo.ErrNoRepository) // a store, whose header is not written yet
+	if errors.Is(err, os.ErrNotExist) {
+		beside, derr := os.ReadDir(filepath.Dir(folder))
+		fresh = derr == nil && len(beside) > 0
+	}
+	if fresh {
+		return c.OpenRepository(ctx, true)
+	}
+	return nil, fmt.Errorf("%w; if the repository is new, take the first backup: it creates it", err)
 }

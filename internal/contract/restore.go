@@ -137,9 +137,9 @@ type StartServerResult struct {
 type Reached struct {
 	LSN string `json:"lsn"`
 	// Time is that of the target for a time target, else of the last commit.
-	Time         *time.Time `json:"time,omitempty"`
+	Time         *time.Time `json:"time"`
 	Timeline     uint32     `json:"timeline"`
-	LastCommitAt *time.Time `json:"lastCommitAt,omitempty"`
+	LastCommitAt *time.Time `json:"lastCommitAt"`
 }
 
 // Spans are the parts of a recovery in seconds.

@@ -54,6 +54,7 @@ func (p *Plan) serverConfig(fetch []string) string {
 	}
 	b.WriteString("\n# Recovery, by the plan.\n")
 	set("restore_command", p.restoreCommand(fetch))
+	set("recovery_prefetch", "off")
 	for _, kv := range p.recoverySettings() {
 		set(kv[0], kv[1])
 	}

@@ -55,7 +55,7 @@ func checkTargetDir(dir string) error {
 	}
 	info, err := os.Lstat(dir)
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR):
 		return checkParent(dir)
 	case err != nil:
 		return fmt.Errorf("look at the target directory: %w", err)
@@ -85,7 +85,7 @@ func refuseFull(dir, name string) error {
 func checkParent(dir string) error {
 	parent := filepath.Dir(dir)
 	info, err := os.Stat(parent)
-	if errors.Is(err, os.ErrNotExist) || err == nil && !info.IsDir() {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || err == nil && !info.IsDir() {
 		return refuse("create it, or name another place", "%s, which shall hold the target directory, is not a directory", parent)
 	}
 	if err != nil {

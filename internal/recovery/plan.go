@@ -150,16 +150,14 @@ func choose(ctx context.Context, r *repo.Repository, manifests []*repo.Manifest,
 		case path.frontier < m.StopLSN:
 			why = fmt.Sprintf("its WAL is not complete: it needs WAL to %v, the gap-free WAL ends at %v", m.StopLSN, path.frontier)
 		default:
-			stop, err := path.find(ctx, g, m.StopLSN)
+			stop, reason, err := try(ctx, path, g, m)
 			if err != nil {
 				return nil, nil, nil, err
 			}
-			if stop != nil && stop.ReplayedTo >= m.StopLSN {
+			if reason == "" {
 				return m, path, stop, nil
 			}
-			if why, err = explain(ctx, path, g, m, stop); err != nil {
-				return nil, nil, nil, err
-			}
+			why = reason
 		}
 		reasons = append(reasons, "backup "+m.BackupID+": "+why)
 		const most = 5
@@ -173,6 +171,28 @@ func choose(ctx context.Context, r *repo.Repository, manifests []*repo.Manifest,
 	}
 	return nil, nil, nil, refuse("`lifeboat backups` and `lifeboat wal-status` show what can be restored",
 		"target %s on timeline %d cannot be reached: %s", g.Target, h.Timeline, strings.Join(reasons, "; "))
+}
+
+// try looks whether a backup reaches a goal, and tells why it does not.
+func try(ctx context.Context, path *walPath, g goal, m *repo.Manifest) (stop *Stop, why string, err error) {
+	if g.Kind == Time {
+		until, err := path.containedUntil(ctx, m.StopLSN)
+		if err != nil {
+			return nil, "", err
+		}
+		if pg.TimestampOf(g.time) < until {
+			return nil, fmt.Sprintf("the target lies before it was begun: it contains what was done until %v", until), nil
+		}
+	}
+	stop, err = path.find(ctx, g, m.StopLSN)
+	if err != nil {
+		return nil, "", err
+	}
+	if stop != nil && stop.ReplayedTo >= m.StopLSN {
+		return stop, "", nil
+	}
+	why, err = explain(ctx, path, g, m, stop)
+	return nil, why, err
 }
 
 // explain says why a path does not reach a goal.

@@ -221,3 +221,44 @@ func crossing(ev *walrecord.Event) *walrecord.Transaction {
 	}
 	return ev.Transaction
 }
+
+// lookBack bounds how many segments before a backup are looked at for the last transaction that it contains.
+const lookBack = 256
+
+// containedUntil is a time before which the backup is of no use: it contains transactions that ended then. PostgreSQL
+// does not know that. Asked for an earlier time it stops at the first transaction that it replays, and gives out the
+// state of the backup for that of the target.
+//
+// Three things tell: the last transactions in the WAL before the backup's start, if the archive has it; the ends of
+// transactions that are replayed up to consistency, which findTime judges; and the time in the record of the checkpoint
+// with which the backup began. It has seconds only, so where it stands alone the second counts in full.
+func (p *walPath) containedUntil(ctx context.Context, stopLSN pg.LSN) (pg.Timestamp, error) {
+	bound := pg.TimestampNegInfinity
+	err := p.each(ctx, func(s stretch) (bool, error) {
+		for _, c := range s.facts.Checkpoints {
+			if c.Redo == p.start {
+				bound = max(bound, c.Time)
+			}
+		}
+		return s.facts.StartLSN >= stopLSN, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for n := p.first; n > 0 && p.first-n < lookBack; n-- {
+		if _, ok := p.file(n - 1); !ok {
+			break
+		}
+		f, err := p.facts(ctx, n-1)
+		if err != nil {
+			return 0, err
+		}
+		if f.Latest != nil {
+			return max(bound, f.Latest.Time), nil
+		}
+	}
+	if bound == pg.TimestampNegInfinity {
+		return bound, nil
+	}
+	return bound + 1_000_000, nil
+}

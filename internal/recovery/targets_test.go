@@ -113,6 +113,18 @@ func checkTablespaces(t *testing.T, b *bench, p *recovery.Plan, s *recovery.Serv
 		}
 		_ = conn.Close()
 	}
+	hba, err := os.OpenFile(filepath.Join(p.TargetDir, "lifeboat_private_hba.conf"), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = hba.WriteString("local replication all trust\n")
+		err = errors.Join(err, hba.Close(), s.Instance.Reload())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, "the new pg_hba.conf", func() bool {
+		return query(t, s, "select count(*)::text from pg_hba_file_rules where database = '{replication}'") == "1" &&
+			query(t, s, "select (pg_conf_load_time() > now() - interval '10 s')::text") == "true"
+	})
 	out := filepath.Join(pgtest.TempDir(t), "tar")
 	b.Run(t, "pg_basebackup", "-h", s.Instance.SocketDir(), "-p", fmt.Sprint(s.Instance.Port()), "-U", "postgres", "-D", out, "-Ft", "-c", "fast")
 	f, err := os.Open(filepath.Join(out, "base.tar"))
@@ -195,7 +207,7 @@ func TestMakePlan_RefusesAndWritesNothing(t *testing.T) {
 		opts recovery.PlanOptions
 		want string
 	}{
-		{"before the first backup", recovery.PlanOptions{TargetDir: dir, Target: at(before)}, "before it was consistent"},
+		{"before the first backup", recovery.PlanOptions{TargetDir: dir, Target: at(before)}, "before it was begun"},
 		{"beyond the newest transaction", recovery.PlanOptions{TargetDir: dir, Target: at(time.Now())}, "no transaction later"},
 		{"in a gap", recovery.PlanOptions{TargetDir: dir, Target: at(inGap), Backup: old}, gap + " is missing"},
 		{"behind a gap", recovery.PlanOptions{TargetDir: dir, Target: recovery.Target{Kind: recovery.LSN, Value: behindGap}, Backup: old}, gap + " is missing"},

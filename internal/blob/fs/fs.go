@@ -120,6 +120,7 @@ func open(root string, opts Options, sys system) (*Store, error) {
 	if err := s.inspectRoot(); err != nil {
 		return nil, err
 	}
+	s.ownedBy(s.opened)
 	if opts.ReadOnly {
 		return s, nil
 	}
@@ -136,6 +137,9 @@ func (s *Store) makeRoot(dir string) error {
 		err = s.sys.mkdir(dir, s.opts.DirMode)
 	}
 	existed := errors.Is(err, fs.ErrExist)
+	if err == nil {
+		err = s.adopt(dir)
+	}
 	if err != nil && !existed {
 		return fmt.Errorf("create: %w", err)
 	}
