@@ -9,6 +9,8 @@ import (
 	"io"
 	"iter"
 	"strings"
+
+	"lifeboat/internal/pg"
 )
 
 // ObjectInfo is one stored object as listed.
@@ -76,9 +78,38 @@ func (r *Repository) CheckObject(ctx context.Context, key string) (plain int64, 
 	}
 }
 
+// WALKey is the key of a WAL file's object: what findings name.
+func WALKey(cluster, name string) string { return walKey(cluster, name) }
+
+// IdentityKey is the key of a cluster's identity.
+func IdentityKey(cluster string) string { return identityKey(cluster) }
+
+// BackupKey is the key of a backup's manifest.
+func BackupKey(cluster, id string) string { return backupKey(cluster, id) }
+
+// HeaderKey is the key of the repository's own header.
+const HeaderKey = headerKey
+
+// BackupIDs lists the visible backups, oldest first, without reading their manifests: a damaged one is in the list.
+func (r *Repository) BackupIDs(ctx context.Context, cluster string) ([]string, error) {
+	var ids []string
+	prefix := backupPrefix(cluster)
+	for info, err := range r.store.List(ctx, prefix, "") {
+		if err != nil {
+			return nil, fmt.Errorf("list backups of %s: %w", cluster, err)
+		}
+		ids = append(ids, strings.TrimPrefix(info.Key, prefix))
+	}
+	return ids, nil
+}
+
 func (r *Repository) checkWAL(ctx context.Context, key string) (int64, error) {
 	parts := strings.SplitN(key, "/", 3)
-	w, err := r.OpenWAL(ctx, parts[1], key[strings.LastIndexByte(key, '/')+1:])
+	name := key[strings.LastIndexByte(key, '/')+1:]
+	if _, err := pg.ParseWALFileName(name); err != nil || walKey(parts[1], name) != key {
+		return 0, &DamageError{Key: key, Frame: -1, Reason: "no WAL file has this key: it was copied or renamed"}
+	}
+	w, err := r.OpenWAL(ctx, parts[1], name)
 	if err != nil {
 		return 0, err
 	}
@@ -163,83 +194,114 @@ func (r *Repository) checkPackIndex(o *object, payloads [][]byte, index []byte) 
 	return total, nil
 }
 
-// PackUse is a pack that a backup needs, and how far into it.
+// PackUse is a pack that a backup needs, and how far into it. It takes 48 bytes: a backup of 1 TB names some 60 thousand.
 type PackUse struct {
-	Key string
-	End int64 // bytes: the object must be longer than this, since its index follows
+	Kind Kind // KindData or KindTree
+	Pack PackID
+	End  int64 // bytes: the object must be longer than this, since its index follows
 }
 
-// Packs lists the packs that a backup needs, each once, in no particular order. It reads the whole tree, and holds
-// about 100 bytes a pack.
-func (s *Snapshot) Packs(ctx context.Context) ([]PackUse, error) {
-	ends := map[string]int64{}
+// Key is the pack's object.
+func (u PackUse) Key(cluster string) string { return packKey(cluster, u.Kind, u.Pack) }
+
+// Packs lists the packs that a backup needs, each once, in no particular order. It reads the whole tree. What of the tree
+// cannot be used is given to bad, and the rest is listed all the same; an error from bad ends the listing. Each call of
+// bad is for a node or page that is damaged or gone, and names its object.
+func (s *Snapshot) Packs(ctx context.Context, bad func(error) error) ([]PackUse, error) {
+	type pack struct {
+		kind Kind
+		id   PackID
+	}
+	ends := map[pack]int64{}
 	use := func(kind Kind, ref *Ref) {
-		key := packKey(s.rd.cluster, kind, ref.Pack)
-		ends[key] = max(ends[key], int64(ref.Offset)+int64(ref.Stored))
+		p := pack{kind, ref.Pack}
+		ends[p] = max(ends[p], int64(ref.Offset)+int64(ref.Stored))
 	}
-	for i := range s.Manifest.Table.Pages {
-		use(KindTree, &s.Manifest.Table.Pages[i].Ref)
-	}
-	for e, err := range s.Entries(ctx) {
-		if err != nil {
-			return nil, err
+	check := func(err error) error {
+		if unusable(err) {
+			return bad(err)
 		}
-		if err := s.eachRef(ctx, &e, use); err != nil {
+		return err
+	}
+	var files int64
+	for i := range s.Manifest.Table.Pages {
+		p := &s.Manifest.Table.Pages[i]
+		use(KindTree, &p.Ref)
+		entries, err := s.page(ctx, *p)
+		if err != nil {
+			if err := check(err); err != nil {
+				return nil, err
+			}
+			files = -1
+			continue
+		}
+		if files >= 0 {
+			files += int64(len(entries))
+		}
+		for j := range entries {
+			if err := s.eachRef(ctx, &entries[j], use, check); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if want := s.Manifest.Table.Files; files >= 0 && files != want {
+		key := backupKey(s.Manifest.Cluster, s.Manifest.BackupID)
+		if err := bad(&DamageError{Key: key, Frame: 0, Reason: fmt.Sprintf("its file table has %d entries, not %d", files, want)}); err != nil {
 			return nil, err
 		}
 	}
 	out := make([]PackUse, 0, len(ends))
-	for key, end := range ends {
-		out = append(out, PackUse{key, end})
+	for p, end := range ends {
+		out = append(out, PackUse{p.kind, p.id, end})
 	}
 	return out, nil
 }
 
-// eachRef gives every ref that a file's content needs.
-func (s *Snapshot) eachRef(ctx context.Context, e *Entry, use func(Kind, *Ref)) error {
+// eachRef gives every ref that a file's content needs. check decides whether an error of a node is passed over.
+func (s *Snapshot) eachRef(ctx context.Context, e *Entry, use func(Kind, *Ref), check func(error) error) error {
 	switch e.root.form {
 	case rootChunk:
 		use(KindData, &e.root.ref.Ref)
 	case rootNode:
-		nodes := []child{{Ref: e.root.ref.Ref}}
-		for level := e.root.level; level > 0; level-- {
-			var next []child
-			for i := range nodes {
-				use(KindTree, &nodes[i].Ref)
-				plain, err := s.rd.tree(ctx, nodes[i].Ref)
-				if err != nil {
-					return err
-				}
-				children, err := decodeIndex(plain, level)
-				if err != nil {
-					return s.rd.damagedTree(nodes[i].Ref, err)
-				}
-				next = append(next, children...)
-			}
-			nodes = next
+		return s.eachNode(ctx, child{Ref: e.root.ref.Ref, span: uint64(e.Size)}, e.root.level, use, check)
+	}
+	return nil
+}
+
+func (s *Snapshot) eachNode(ctx context.Context, n child, level byte, use func(Kind, *Ref), check func(error) error) error {
+	use(KindTree, &n.Ref)
+	if level == 0 {
+		l, err := s.rd.leaf(ctx, n.Ref)
+		if err != nil {
+			return check(err)
 		}
-		for i := range nodes {
-			use(KindTree, &nodes[i].Ref)
-			l, err := s.rd.leaf(ctx, nodes[i].Ref)
-			if err != nil {
-				return err
-			}
-			for j := range l.chunks {
-				use(KindData, &l.chunks[j].Ref)
-			}
+		for i := range l.chunks {
+			use(KindData, &l.chunks[i].Ref)
+		}
+		return nil
+	}
+	children, err := s.rd.index(ctx, n, level)
+	if err != nil {
+		return check(err)
+	}
+	for _, c := range children {
+		if err := s.eachNode(ctx, c, level-1, use, check); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// CheckSize tells whether an object is there and longer than end bytes, without reading it (level 0 of the ladder).
-func (r *Repository) CheckSize(ctx context.Context, use PackUse) error {
-	info, err := r.store.Stat(ctx, use.Key)
+// CheckSize tells whether a pack is there and longer than is used of it, without reading it (level 0 of the ladder). The
+// error wraps ErrNotFound if it is gone, and is *DamageError if it is too short.
+func (r *Repository) CheckSize(ctx context.Context, cluster string, use PackUse) error {
+	key := use.Key(cluster)
+	info, err := r.store.Stat(ctx, key)
 	if err != nil {
-		return fmt.Errorf("look for %s: %w", use.Key, err)
+		return fmt.Errorf("look for %s: %w", key, err)
 	}
 	if info.Size <= use.End {
-		return &DamageError{Key: use.Key, Frame: -1, Reason: fmt.Sprintf("it has %d bytes, and should have more than %d", info.Size, use.End)}
+		return &DamageError{Key: key, Frame: -1, Reason: fmt.Sprintf("it has %d bytes, and should have more than %d", info.Size, use.End)}
 	}
 	return nil
 }

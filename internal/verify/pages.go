@@ -1,0 +1,168 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"sync"
+
+	"lifeboat/internal/pg"
+	"lifeboat/internal/repo"
+)
+
+// relationFile matches the files that consist of pages with checksums: relations in all their forks, in databases, shared
+// and in tablespaces (storage/relfilelocator.h, common/relpath.c; pg_checksums.c scans the same).
+var relationFile = regexp.MustCompile(`^(?:base/\d+|global|pg_tblspc/\d+/PG_[^/]+/\d+)/\d+(?:_fsm|_vm|_init)?(?:\.(\d+))?$`)
+
+// blocksPerFile is how many blocks of a fork one file holds: RELSEG_SIZE as everyone builds PostgreSQL, 1 GB.
+const blocksPerFile = 131072
+
+// pageTask is a stretch of a relation's file to check.
+type pageTask struct {
+	entry repo.Entry
+	piece repo.Piece
+	first uint32 // block number of the file's first block
+}
+
+// pages is level 3: the pages of all relations in the repository against their checksums.
+//
+// A backup is taken from files that change meanwhile: a page may be torn in it, and replay mends it by the full page image
+// that the WAL has of every page that changed since the backup's start (R7). Such a page bears an LSN at or after the
+// start and at or before its end, and its checksum decides nothing. Any other must match.
+func (l *ladder) pages(ctx context.Context, s *subject) error {
+	m := s.snap.Manifest
+	if !m.DataChecksums {
+		s.add(Problem{Level: 3, Outcome: Skipped, Block: -1,
+			Text: "skipped: data checksums are off in this cluster, so nothing can tell whether its pages are sound; `pg_checksums --enable` turns them on"})
+		return nil
+	}
+	l.meter.begin("pages", m.SourceBytes)
+	var mu sync.Mutex
+	found := func(p Problem) {
+		mu.Lock()
+		defer mu.Unlock()
+		s.add(p)
+	}
+	items := func(yield func(pageTask) error) error { return l.relations(ctx, s, found, yield) }
+	err := parallel(ctx, l.Workers, items, func(ctx context.Context, t pageTask) error {
+		err := l.checkPiece(ctx, s.snap, t, found)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			p := problemOf(3, "", err)
+			p.File = t.entry.Path
+			found(p)
+		}
+		l.meter.add(t.piece.Length)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.passed(3)
+	return nil
+}
+
+// relations gives the pieces of all relations' files. A table that cannot be read is a problem of this level too: it
+// says which pages are not known.
+func (l *ladder) relations(ctx context.Context, s *subject, found func(Problem), yield func(pageTask) error) error {
+	for e, err := range s.snap.Entries(ctx) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			found(problemOf(3, "", err))
+			return nil
+		}
+		match := relationFile.FindStringSubmatch(e.Path)
+		if e.Type != repo.TypeFile || match == nil {
+			continue
+		}
+		first := uint64(0)
+		if match[1] != "" {
+			if first, err = strconv.ParseUint(match[1], 10, 15); err != nil {
+				continue // no relation has that many files
+			}
+		}
+		pieces, err := s.snap.Pieces(ctx, &e)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			p := problemOf(3, "", err)
+			p.File = e.Path
+			found(p)
+			continue
+		}
+		for _, piece := range pieces {
+			if err := yield(pageTask{e, piece, uint32(first) * blocksPerFile}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkPiece checks the whole blocks of what is read, and then those that were cut by the edges of chunks. A rest at the
+// end of a file that is no whole block is of a file that was growing: replay's business.
+func (l *ladder) checkPiece(ctx context.Context, snap *repo.Snapshot, t pageTask, found func(Problem)) error {
+	m := snap.Manifest
+	check := func(page []byte, offset int64) {
+		block := t.first + uint32(offset/pg.BlockSize)
+		if text := checkPage(page, block, m.StartLSN, m.StopLSN); text != "" {
+			found(Problem{Level: 3, Outcome: Failed, File: t.entry.Path, Block: int64(block), Text: text})
+		}
+	}
+	cut := map[int64]bool{} // offsets of blocks that chunks do not hold whole
+	whole := func(offset int64) bool { return offset >= 0 && offset+pg.BlockSize <= t.entry.Size }
+	err := snap.ReadPiece(ctx, &t.piece, nil, func(offset int64, plain []byte) error {
+		if skip := (pg.BlockSize - offset%pg.BlockSize) % pg.BlockSize; skip > 0 {
+			cut[offset-offset%pg.BlockSize] = true
+			if skip >= int64(len(plain)) {
+				return nil
+			}
+			offset, plain = offset+skip, plain[skip:]
+		}
+		for ; len(plain) >= pg.BlockSize; offset, plain = offset+pg.BlockSize, plain[pg.BlockSize:] {
+			check(plain[:pg.BlockSize], offset)
+		}
+		if len(plain) > 0 {
+			cut[offset] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	page := make([]byte, pg.BlockSize)
+	for offset := range cut {
+		if !whole(offset) {
+			continue
+		}
+		if _, err := snap.ReadAt(ctx, &t.entry, page, offset); err != nil {
+			return err
+		}
+		check(page, offset)
+	}
+	return nil
+}
+
+// checkPage tells what is wrong with a page; "" if nothing is, or if replay will write it anew (R7): then its LSN lies
+// within the backup. One beyond the backup's end cannot have been written by anybody.
+func checkPage(page []byte, block uint32, start, stop pg.LSN) string {
+	lsn := pg.PageLSN(page)
+	replayed := lsn >= start && lsn <= stop
+	if pg.PageIsNew(page) {
+		if replayed || pg.PageIsZero(page) {
+			return ""
+		}
+		return "the page is marked as new, but is not empty"
+	}
+	want, have := pg.PageChecksum(page, block), pg.StoredChecksum(page)
+	if replayed || want == have {
+		return ""
+	}
+	return fmt.Sprintf("page checksum is %04X, its content gives %04X (page LSN %v, backup %v to %v)", have, want, lsn, start, stop)
+}
