@@ -25,6 +25,7 @@ func Register(to Registry, r *Runner) {
 	register(to, contract.ProveRecoveryActivity, r.ProveRecovery)
 	register(to, contract.CleanUpDrillActivity, r.CleanUpDrill)
 	register(to, contract.PublishReportActivity, r.PublishReport)
+	register(to, contract.VerifyBackupsActivity, r.VerifyBackups)
 }
 
 func register[In, Out any](to Registry, name string, work func(context.Context, In, Run) (Out, error)) {

@@ -70,6 +70,9 @@ func limitsOf(activity string) limits {
 	case contract.ProveRecoveryActivity:
 		// A server that dies again and again is a finding, not bad luck.
 		return limits{attempts: 5, attempt: longest}
+	case contract.VerifyBackupsActivity:
+		// Each attempt reads everything again; what is wrong with a backup is a result and no failure.
+		return limits{attempts: 20, attempt: longest}
 	case contract.CleanUpDrillActivity:
 		return limits{attempts: 120, attempt: short, hostWait: 5}
 	case contract.PublishReportActivity:

@@ -24,7 +24,7 @@ type Progress struct {
 	Waiting string `json:"waiting,omitempty"`
 	// Outcome says how the run ended; empty before.
 	Outcome string `json:"outcome,omitempty"`
-	// Verdict and Checks are those of a drill, once known.
+	// Verdict is that of a drill or verification, Checks are those of a drill, once known.
 	Verdict contract.Verdict       `json:"verdict,omitempty"`
 	Checks  []contract.CheckResult `json:"checks,omitempty"`
 }
@@ -62,6 +62,7 @@ const (
 	phaseProve   = "prove recovery"
 	phaseCleanUp = "clean up"
 	phaseReport  = "publish report"
+	phaseVerify  = "verify"
 
 	phaseEndedDone      = "done"
 	phaseEndedFailed    = "failed"

@@ -33,6 +33,7 @@ func (o Options) Register(w Registry) {
 		{contract.BackupWorkflow, single(o.backup)},
 		{contract.RestoreWorkflow, single(o.restore)},
 		{contract.DrillWorkflow, single(o.drill)},
+		{contract.VerifyWorkflow, single(o.verify)},
 	} {
 		w.RegisterWorkflowWithOptions(known.run, workflow.RegisterOptions{Name: known.name})
 	}
@@ -41,7 +42,7 @@ func (o Options) Register(w Registry) {
 
 // Names lists the workflow types that Register knows.
 func Names() []string {
-	return []string{contract.BackupWorkflow, contract.RestoreWorkflow, contract.DrillWorkflow}
+	return []string{contract.BackupWorkflow, contract.RestoreWorkflow, contract.DrillWorkflow, contract.VerifyWorkflow}
 }
 
 // single makes a workflow of one raw argument refuse a second one. The SDK drops arguments that a function does not

@@ -5,6 +5,7 @@ const (
 	BackupWorkflow  = "Backup"
 	RestoreWorkflow = "Restore"
 	DrillWorkflow   = "Drill"
+	VerifyWorkflow  = "Verify"
 )
 
 // Names of activities.
@@ -17,6 +18,7 @@ const (
 	ProveRecoveryActivity = "ProveRecovery"
 	CleanUpDrillActivity  = "CleanUpDrill"
 	PublishReportActivity = "PublishReport"
+	VerifyBackupsActivity = "VerifyBackups"
 )
 
 // DefaultTaskQueue takes all work that needs no particular host.
