@@ -185,6 +185,18 @@ func (b *bench) remove(t *testing.T, key string) {
 	})
 }
 
+// of finds the report of a backup.
+func of(t *testing.T, reports []verify.BackupReport, m *repo.Manifest) *verify.BackupReport {
+	t.Helper()
+	for _, r := range reports {
+		if r.BackupID == m.BackupID {
+			return &r
+		}
+	}
+	t.Fatalf("no report of %s: %s", m.BackupID, text(reports...))
+	return nil
+}
+
 func text(reports ...verify.BackupReport) string {
 	var b strings.Builder
 	for _, r := range reports {

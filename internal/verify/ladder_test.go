@@ -114,7 +114,7 @@ func (b *bench) testGap(t *testing.T, m *repo.Manifest) {
 		t.Errorf("level 1 looks at no WAL, but: %s", text(r))
 	}
 	for _, reports := range [][]verify.BackupReport{{b.verify(t, m, 2)}, b.all(t, 2)} {
-		if outcome(reports) != verify.Failed || !names(reports, key) || reports[0].Level() != 1 {
+		if outcome(reports) != verify.Failed || !names(reports, key) || of(t, reports, m).Level() != 1 {
 			t.Errorf("%s: %s", key, text(reports...))
 		}
 	}
@@ -208,8 +208,8 @@ func (b *bench) testCorruption(t *testing.T, backups []*repo.Manifest) {
 			t.Run("restore/"+key, func(t *testing.T) {
 				b.spoil(t, key, changes[4].change)
 				reports := b.all(t, 1)
-				for i, m := range backups {
-					if reports[i].Outcome() == verify.Failed {
+				for _, m := range backups {
+					if r := of(t, reports, m); r.Outcome() == verify.Failed {
 						b.mustNotRestore(t, m)
 					}
 				}

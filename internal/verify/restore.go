@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 
-	"lifeboat/dbcore"
 	"lifeboat/internal/pg"
 	"lifeboat/internal/pginstance"
 	"lifeboat/internal/recovery"
@@ -175,11 +174,7 @@ func (r *rehearsal) replay(ctx context.Context, plan *recovery.Plan) error {
 }
 
 func (r *rehearsal) compare(ctx context.Context, plan *recovery.Plan, in *pginstance.Instance) error {
-	cfg, err := dbcore.ParseDSN(in.ConnString("", plan.Superuser))
-	if err != nil {
-		return err
-	}
-	conn, err := dbcore.Connect(ctx, cfg)
+	conn, err := recovery.Connect(ctx, in, "")
 	if err != nil {
 		return fmt.Errorf("ask the restored server: %w", err)
 	}

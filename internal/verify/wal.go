@@ -20,7 +20,7 @@ func (l *ladder) wal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := l.histories(ctx); err != nil {
+	if err := l.histories(ctx, inv); err != nil {
 		return err
 	}
 	for _, s := range l.subjects {
@@ -69,17 +69,23 @@ func (l *ladder) inventory(ctx context.Context) (*wal.Inventory, error) {
 }
 
 // histories reads every timeline history: each recovery asks for them.
-func (l *ladder) histories(ctx context.Context) error {
+func (l *ladder) histories(ctx context.Context, inv *wal.Inventory) error {
 	names, err := l.Repo.Histories(ctx, l.Cluster)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
 		key := repo.WALKey(l.Cluster, name)
-		if _, err := l.Repo.CheckObject(ctx, key); err != nil {
-			if err := l.noteError(ctx, 2, key, err); err != nil {
-				return err
+		_, err := l.Repo.CheckObject(ctx, key)
+		if err != nil {
+			err = l.noteError(ctx, 2, key, err)
+		} else if f, bad := pg.ParseWALFileName(name); bad == nil && inv != nil {
+			if _, bad := inv.History(f.Timeline); bad != nil { // it holds what was archived, and that makes no sense
+				err = l.note(Problem{Level: 2, Outcome: Failed, Object: key, Block: -1, Text: bad.Error()})
 			}
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
