@@ -36,6 +36,7 @@ type fakes struct {
 	prepared contract.PrepareDrillResult
 	proved   contract.ProveRecoveryResult
 	cleaned  contract.CleanUpDrillResult
+	verified contract.VerifyResult
 	// published changes the report as PublishReport would.
 	published func(*contract.Report)
 	// before runs before the activity of that name returns; its error is the activity's.
@@ -73,7 +74,13 @@ func newFakes() *fakes {
 			},
 			Spans: contract.Spans{Replay: 2, Start: 0.5, Check: 0.25},
 		},
-		cleaned:   contract.CleanUpDrillResult{Removed: true},
+		cleaned: contract.CleanUpDrillResult{Removed: true},
+		verified: contract.VerifyResult{
+			Cluster: "orders", Verdict: contract.Fail, Level: 1, Backups: []contract.VerifiedBackup{{
+				BackupID: "20261123T074500Z-full", Verdict: contract.Fail, Level: 1,
+				Findings: []contract.VerifyFinding{{Level: 2, Object: "clusters/orders/wal/segments/x", Problem: "missing: there is a gap in the WAL"}},
+			}},
+		},
 		published: func(r *contract.Report) { r.DrillResult.Report = "reports/" + r.DrillID + ".json" },
 		before:    map[string]func(context.Context) error{},
 	}
@@ -91,6 +98,7 @@ func (f *fakes) register(r activityRegistry) {
 	fake(f, r, contract.PrepareDrillActivity, func(contract.PrepareDrillInput) contract.PrepareDrillResult { return f.prepared })
 	fake(f, r, contract.ProveRecoveryActivity, func(contract.ProveRecoveryInput) contract.ProveRecoveryResult { return f.proved })
 	fake(f, r, contract.CleanUpDrillActivity, func(contract.CleanUpDrillInput) contract.CleanUpDrillResult { return f.cleaned })
+	fake(f, r, contract.VerifyBackupsActivity, func(contract.VerifyInput) contract.VerifyResult { return f.verified })
 	fake(f, r, contract.PublishReportActivity, func(in contract.PublishReportInput) contract.PublishReportResult {
 		f.published(&in.Report)
 		return contract.PublishReportResult(in)

@@ -41,7 +41,13 @@ func TestInvalidInput(t *testing.T) {
 		{"long cluster, restore", "Restore", []string{`{"cluster":"` + long + `","targetDir":"/t","host":"h"}`}, "256 bytes"},
 		{"long cluster, drill", "Drill", []string{`{"cluster":"` + long + `"}`}, "256 bytes"},
 		{"long host", "Restore", []string{`{"cluster":"c","targetDir":"/t","host":"` + long + `"}`}, "256 bytes"},
-		{"unknown workflow type", "Bakcup", []string{`{"cluster":"orders"}`}, `"Bakcup": use Backup, Restore, Drill`},
+		{"level", "Verify", []string{`{"cluster":"a","level":6}`}, `"level" is 6`},
+		{"negative level", "Verify", []string{`{"cluster":"a","level":-1}`}, `"level" is -1`},
+		{"level in words", "Verify", []string{`{"cluster":"a","level":"two"}`}, `"level" must be`},
+		{"typo in a key, verify", "Verify", []string{`{"cluster":"a","levle":2}`}, `unknown field "levle"`},
+		{"no cluster, verify", "Verify", []string{`{"backup":"all"}`}, `"cluster" is required`},
+		{"long cluster, verify", "Verify", []string{`{"cluster":"` + long + `"}`}, "256 bytes"},
+		{"unknown workflow type", "Bakcup", []string{`{"cluster":"orders"}`}, `"Bakcup": use Backup, Restore, Drill, Verify`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRun(t, Options{})

@@ -35,9 +35,12 @@ func TestActivityOptions(t *testing.T) {
 	r = newRun(t, Options{})
 	r.execute(contract.BackupWorkflow, backupInput)
 	backup := r.spy.options
+	r = newRun(t, Options{})
+	r.execute(contract.VerifyWorkflow, backupInput)
+	verify := r.spy.options
 
 	seenActivities := map[string]bool{}
-	for _, all := range []map[string]activityOptions{drill, restore, backup} {
+	for _, all := range []map[string]activityOptions{drill, restore, backup, verify} {
 		for name, o := range all {
 			seenActivities[name] = true
 			if o.HeartbeatTimeout != 30*time.Second || !o.WaitForCancellation || o.StartToCloseTimeout < time.Hour || o.Summary == "" {
@@ -53,8 +56,8 @@ func TestActivityOptions(t *testing.T) {
 			}
 		}
 	}
-	if len(seenActivities) != 8 {
-		t.Errorf("%d activities were called, want all 8: %v", len(seenActivities), seenActivities)
+	if len(seenActivities) != 9 {
+		t.Errorf("%d activities were called, want all 9: %v", len(seenActivities), seenActivities)
 	}
 	for name, want := range map[string]time.Duration{
 		contract.PrepareDrillActivity: 0, contract.PlanRestoreActivity: 2 * time.Minute, contract.LayFilesActivity: 2 * time.Minute,

@@ -76,7 +76,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: "unknown-type", workflow: "Bakcup", input: backupInput, status: failed,
-			check: wantFailure(contract.ErrorInvalidInput, "use Backup, Restore, Drill"),
+			check: wantFailure(contract.ErrorInvalidInput, "use Backup, Restore, Drill, Verify"),
 		},
 		{
 			name: "restore", workflow: contract.RestoreWorkflow, input: startInput, status: completed, check: wantAttempts(contract.LayFilesActivity, 2),
@@ -91,6 +91,10 @@ func scenarios() []scenario {
 			input: `{"cluster":"` + strings.Repeat("c", maxName) + `","host":"` + strings.Repeat("h", maxName) +
 				`","targetDir":"/` + strings.Repeat("<é", 500) + `"}`,
 			check: wantFailure(errorNoWorker, "no worker on host hhh"),
+		},
+		{
+			name: "verify", workflow: contract.VerifyWorkflow, input: backupInput, status: completed, check: wantAttempts(contract.VerifyBackupsActivity, 2),
+			prepare: func(f *fakes, _ func()) { f.before[contract.VerifyBackupsActivity] = silentOnce },
 		},
 		{name: "drill", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Pass)},
 		{
