@@ -44,7 +44,7 @@ func TestInvalidInput(t *testing.T) {
 		{"level", "Verify", []string{`{"cluster":"a","level":6}`}, `"level" is 6`},
 		{"negative level", "Verify", []string{`{"cluster":"a","level":-1}`}, `"level" is -1`},
 		{"level in words", "Verify", []string{`{"cluster":"a","level":"two"}`}, `"level" must be`},
-		{"typo in a key, verify", "Verify", []string{`{"cluster":"a","levle":2}`}, `unknown field "levle"`},
+		{"typo in a key, verify", "Verify", []string{`{"cluster":"a","lvl":2}`}, `unknown field "lvl"`},
 		{"no cluster, verify", "Verify", []string{`{"backup":"all"}`}, `"cluster" is required`},
 		{"long cluster, verify", "Verify", []string{`{"cluster":"` + long + `"}`}, "256 bytes"},
 		{"unknown workflow type", "Bakcup", []string{`{"cluster":"orders"}`}, `"Bakcup": use Backup, Restore, Drill, Verify`},

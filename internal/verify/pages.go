@@ -33,8 +33,10 @@ type pageTask struct {
 func (l *ladder) pages(ctx context.Context, s *subject) error {
 	m := s.snap.Manifest
 	if !m.DataChecksums {
-		s.add(Problem{Level: 3, Outcome: Skipped, Block: -1,
-			Text: "skipped: data checksums are off in this cluster, so nothing can tell whether its pages are sound; `pg_checksums --enable` turns them on"})
+		s.add(Problem{
+			Level: 3, Outcome: Skipped, Block: -1,
+			Text: "skipped: data checksums are off in this cluster, so nothing can tell whether its pages are sound; `pg_checksums --enable` turns them on",
+		})
 		return nil
 	}
 	l.meter.begin("pages", m.SourceBytes)
