@@ -49,7 +49,8 @@ func TestVerify_WithoutTemporal(t *testing.T) {
 	}
 	t.Run("usage", func(t *testing.T) {
 		for _, args := range [][]string{
-			{"verify"}, {"verify", "orders", "latest", "more"},
+			{"verify"},
+			{"verify", "orders", "latest", "more"},
 			{"verify", "orders", "--level", "6", "--local"},
 			{"verify", "orders", "--level", "-1", "--local"},
 			{"verify", "orders", "newest", "--local"},
