@@ -21,12 +21,18 @@ func TestTake_TheNextAttemptStoresNothingAgain(t *testing.T) {
 	b.fill(t, 30)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	runs := 0
 	b.store.Add(
-		// Slow enough for checkpoints in between; the second of them is the last that is stored.
-		fault.Rule{Op: fault.PutIfAbsent, Key: fault.Contains("/data/"), Count: fault.Forever, Do: fault.Delay(150 * time.Millisecond)},
-		fault.Rule{Op: fault.Put, Key: fault.Contains("/run-"), Count: 2, Do: fault.After(func(context.Context, fault.Call) error {
-			if runs++; runs == 2 {
+		// Slow enough for checkpoints in between. The first one that records a good part is the last one.
+		fault.Rule{Op: fault.PutIfAbsent, Key: fault.Contains("/data/"), Count: fault.Forever, Do: fault.Delay(100 * time.Millisecond)},
+		fault.Rule{Op: fault.Put, Key: fault.Contains("/run-"), Count: fault.Forever, Do: fault.After(func(ctx context.Context, _ fault.Call) error {
+			var stored int64
+			for info, err := range b.files.List(ctx, "clusters/c1/data/", "") {
+				if err != nil {
+					return err
+				}
+				stored += info.Size
+			}
+			if stored > 4<<20 {
 				cancel()
 			}
 			return nil
@@ -48,7 +54,6 @@ func TestTake_TheNextAttemptStoresNothingAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Files of another run that died are left alone afterwards, but what it stored is used too.
 	m, err := b.take(t, b.options(t))
 	if err != nil {
 		t.Fatal(err)
