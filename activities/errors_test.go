@@ -161,8 +161,10 @@ func TestRegister_AStoppingWorkerHandsOn(t *testing.T) {
 func TestRegister_EveryActivityUnderItsName(t *testing.T) {
 	var names registry
 	Register(&names, NewRunner(Settings{}))
-	want := []string{contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
-		contract.PrepareDrillActivity, contract.ProveRecoveryActivity, contract.CleanUpDrillActivity, contract.PublishReportActivity}
+	want := []string{
+		contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
+		contract.PrepareDrillActivity, contract.ProveRecoveryActivity, contract.CleanUpDrillActivity, contract.PublishReportActivity,
+	}
 	if strings.Join(names, " ") != strings.Join(want, " ") {
 		t.Errorf("registered are %v, want %v", names, want)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -25,14 +26,7 @@ func TestTake_TheNextAttemptStoresNothingAgain(t *testing.T) {
 		// Slow enough for checkpoints in between. The first one that records a good part is the last one.
 		fault.Rule{Op: fault.PutIfAbsent, Key: fault.Contains("/data/"), Count: fault.Forever, Do: fault.Delay(100 * time.Millisecond)},
 		fault.Rule{Op: fault.Put, Key: fault.Contains("/run-"), Count: fault.Forever, Do: fault.After(func(ctx context.Context, _ fault.Call) error {
-			var stored int64
-			for info, err := range b.files.List(ctx, "clusters/c1/data/", "") {
-				if err != nil {
-					return err
-				}
-				stored += info.Size
-			}
-			if stored > 4<<20 {
+			if b.checkpointed(ctx, t) > 2<<20 {
 				cancel()
 			}
 			return nil
@@ -88,6 +82,34 @@ func TestTake_TheNextAttemptStoresNothingAgain(t *testing.T) {
 	if manifests, intents = b.visible(t); len(manifests) != 1 || len(intents) != 0 {
 		t.Errorf("there are %d backups and %d intents, want 1 and none", len(manifests), len(intents))
 	}
+}
+
+// checkpointed counts the bytes of the server's files that the checkpoints of the only intent have.
+func (b *bench) checkpointed(ctx context.Context, t *testing.T) (bytes int64) {
+	intents, err := b.repo.Intents(ctx, "c1")
+	if err != nil || len(intents) != 1 {
+		t.Errorf("intents: %v, %v", intents, err)
+		return 0
+	}
+	base, err := b.repo.ResumeBaseline(ctx, "c1", intents[0].BackupID)
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	files, err := filepath.Glob(b.DataDir + "/base/*/*")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, path := range files {
+		e, ok, err := base.Lookup(ctx, strings.TrimPrefix(path, b.DataDir+"/"))
+		if err != nil {
+			t.Error(err)
+		}
+		if ok {
+			bytes += e.Size
+		}
+	}
+	return bytes
 }
 
 // TestTake_OneAtATime: another workflow is turned away while a backup runs, the next attempt of the same one takes over,

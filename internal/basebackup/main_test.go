@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -167,20 +166,6 @@ func (g *gate) wait(t testing.TB) {
 	case <-time.After(time.Minute):
 		t.Fatal("the backup did not come to the place")
 	}
-}
-
-// storeKeys are all keys that contain part.
-func (b *bench) storeKeys(t testing.TB, part string) (keys []string) {
-	t.Helper()
-	for info, err := range b.files.List(t.Context(), "", "") {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(info.Key, part) {
-			keys = append(keys, info.Key)
-		}
-	}
-	return keys
 }
 
 // ballast puts files of 50 MiB that do not compress into the data directory: BASE_BACKUP sends every file there is.

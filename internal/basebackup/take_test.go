@@ -275,8 +275,8 @@ func TestTake_Refuses(t *testing.T) {
 		if !errors.As(err, &unsupported) || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want %q in it", err, want)
 		}
-		for info := range store.List(t.Context(), "clusters/", "") {
-			t.Errorf("%s was written", info.Key)
+		for info, err := range store.List(t.Context(), "clusters/", "") {
+			t.Errorf("%s was written (%v)", info.Key, err)
 		}
 	}
 	s := pgtest.New(t, pgtest.Options{})
@@ -317,7 +317,10 @@ func TestTake_Refuses(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 		var keys []string
-		for info := range store.List(t.Context(), "clusters/", "") {
+		for info, err := range store.List(t.Context(), "clusters/", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
 			keys = append(keys, info.Key)
 		}
 		if len(keys) != 1 {

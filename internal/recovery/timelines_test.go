@@ -25,7 +25,7 @@ func TestRestore_OnTwoTimelines(t *testing.T) {
 	b.Exec(t, "insert into step values (1)")
 	waitForFrontier(t, b)
 	shared := time.Now()
-	time.Sleep(20 * time.Millisecond)
+	<-time.After(20 * time.Millisecond) // commits on both sides of a moment
 	b.Exec(t, "insert into step values (2)")
 	waitForFrontier(t, b)
 
@@ -33,12 +33,12 @@ func TestRestore_OnTwoTimelines(t *testing.T) {
 	heir.exec(t, "insert into step values (10)")
 	b.Exec(t, "insert into step values (20)")
 	both := time.Now()
-	time.Sleep(20 * time.Millisecond)
+	<-time.After(20 * time.Millisecond) // commits on both sides of a moment
 	b.Exec(t, "insert into step values (21)")
 	waitForFrontier(t, b)
-	time.Sleep(20 * time.Millisecond)
+	<-time.After(20 * time.Millisecond) // commits on both sides of a moment
 	afterOld := time.Now()
-	time.Sleep(20 * time.Millisecond)
+	<-time.After(20 * time.Millisecond) // commits on both sides of a moment
 	heir.exec(t, "insert into step values (11)")
 	heir.archive(t)
 	for range 3 { // the old server's archive reaches further than the heir's

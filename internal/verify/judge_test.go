@@ -84,8 +84,17 @@ func TestText_AsPostgreSQLCasts(t *testing.T) {
 		in   any
 		want string
 	}{
-		{nil, ""}, {"x", "x"}, {int64(-7), "-7"}, {true, "true"}, {1000000.0, "1000000"}, {1e15, "1e+15"}, {0.0001, "0.0001"},
-		{0.00001, "1e-05"}, {0.1, "0.1"}, {float32(0.1), "0.1"}, {float32(1e6), "1e+06"},
+		{nil, ""},
+		{"x", "x"},
+		{int64(-7), "-7"},
+		{true, "true"},
+		{1000000.0, "1000000"},
+		{1e15, "1e+15"},
+		{0.0001, "0.0001"},
+		{0.00001, "1e-05"},
+		{0.1, "0.1"},
+		{float32(0.1), "0.1"},
+		{float32(1e6), "1e+06"},
 	} {
 		if got, err := text(tt.in); got != tt.want || err != nil {
 			t.Errorf("%v: %q, %v, want %q", tt.in, got, err, tt.want)
