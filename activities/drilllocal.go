@@ -15,7 +15,7 @@ import (
 const cleanUpTime = 5 * time.Minute
 
 // Drill is workflow Drill for `lifeboat drill --local`, with Temporal down: the same steps in one process, and the same
-// verdict. Each step runs once. Whatever happens, the server and its files are removed and the report is stored, also
+// verdict. Each step runs once, but for storing the report. Whatever happens, the server and its files are removed and the report is stored, also
 // that of a drill that failed or was interrupted. The result is set whenever there is a report; an error beside it says
 // that the drill was interrupted. A drill that never began (wrong input or configuration) is only an error, and so is
 // one whose report could not be stored: without evidence it does not count.
@@ -41,7 +41,7 @@ func (r *Runner) Drill(ctx context.Context, in contract.DrillInput, run Run) (co
 	leftBehind := d.cleanUp(lasting)
 	d.conclude(failure, leftBehind, interrupted)
 	run.Progress(contract.Progress{Phase: "report"})
-	published, err := r.PublishReport(lasting, contract.PublishReportInput{Report: d.report}, run)
+	published, err := d.publish(lasting)
 	if err != nil {
 		return none, fmt.Errorf("the drill's verdict is %s, but there is no evidence of it, so it does not count: %w", d.report.Verdict, err)
 	}
@@ -145,6 +145,22 @@ func (d *localDrill) cleanUp(ctx context.Context) error {
 	_, err := d.runner.CleanUpDrill(ctx, contract.CleanUpDrillInput{TargetDir: d.dir, DrillID: d.report.DrillID}, d.run)
 	d.report.CleanedUp = err == nil
 	return err
+}
+
+// publish stores the report. Evidence is lost if this gives up, so a store that fails for a moment is asked again.
+func (d *localDrill) publish(ctx context.Context) (contract.PublishReportResult, error) {
+	const attempts = 5
+	for n, pause := 1, 200*time.Millisecond; ; n, pause = n+1, 2*pause {
+		res, err := d.runner.PublishReport(ctx, contract.PublishReportInput{Report: d.report}, d.run)
+		if err == nil || n == attempts || ErrorType(err) != "" {
+			return res, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return res, err
+		}
+	}
 }
 
 // conclude judges the drill. Objectives are judged where they are known, in PublishReport.

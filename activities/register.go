@@ -32,8 +32,8 @@ func register[In, Out any](to Registry, name string, work func(context.Context, 
 	to.RegisterActivityWithOptions(func(ctx context.Context, in In) (Out, error) {
 		ctx, stop := stoppable(ctx)
 		defer stop()
-		b := &beater{ctx: ctx, changed: time.Now()}
-		end := b.keep()
+		b := newBeater(func(p contract.Progress) { activity.RecordHeartbeat(ctx, p) }, time.Now)
+		end := b.keep(ctx, beatEvery)
 		out, err := work(ctx, in, Run{WorkflowID: activity.GetInfo(ctx).WorkflowExecution.ID, Progress: b.progress})
 		end()
 		return out, applicationError(ctx, err)
@@ -58,10 +58,16 @@ func stoppable(ctx context.Context) (context.Context, context.CancelFunc) {
 // is repeated, but only for so long: a work that counts bytes and has not moved for stalledAfter, or is silent for
 // quietMost without counting, is taken for hung, and Temporal's heartbeat timeout gives it to another attempt.
 type beater struct {
-	ctx     context.Context
+	send func(contract.Progress)
+	now  func() time.Time
+
 	mu      sync.Mutex
 	last    contract.Progress
 	changed time.Time
+}
+
+func newBeater(send func(contract.Progress), now func() time.Time) *beater {
+	return &beater{send: send, now: now, changed: now()}
 }
 
 const (
@@ -76,7 +82,7 @@ const (
 func (b *beater) progress(p contract.Progress) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := time.Now()
+	now := b.now()
 	if p.Phase == b.last.Phase && p.Done == b.last.Done && p.Waiting == b.last.Waiting {
 		return
 	}
@@ -84,7 +90,7 @@ func (b *beater) progress(p contract.Progress) {
 		p.Rate = float64(p.Done-b.last.Done) / took
 	}
 	b.last, b.changed = p, now
-	activity.RecordHeartbeat(b.ctx, p)
+	b.send(p)
 }
 
 // beat repeats the last report, unless the work seems to hang.
@@ -95,17 +101,17 @@ func (b *beater) beat() {
 	if b.last.Total > 0 && b.last.Phase != phaseWAL {
 		limit = stalledAfter
 	}
-	if time.Since(b.changed) < limit {
-		activity.RecordHeartbeat(b.ctx, b.last)
+	if b.now().Sub(b.changed) < limit {
+		b.send(b.last)
 	}
 }
 
-// keep beats until stopped.
-func (b *beater) keep() (stop func()) {
+// keep beats until stopped, or until ctx ends.
+func (b *beater) keep(ctx context.Context, every time.Duration) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(beatEvery)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
@@ -113,7 +119,7 @@ func (b *beater) keep() (stop func()) {
 				b.beat()
 			case <-done:
 				return
-			case <-b.ctx.Done():
+			case <-ctx.Done():
 				return
 			}
 		}

@@ -91,7 +91,7 @@ func (a *attempt) begin(s *dbcore.BaseBackupStream) {
 	a.opts.Logger.Info("backup began", "cluster", a.opts.Cluster, "backup", a.manifest.BackupID, "startLsn", a.manifest.StartLSN)
 }
 
-// report gives progress once a second until stopped.
+// report gives progress at once, once a second, and when it is stopped.
 func (a *attempt) report(s *dbcore.BaseBackupStream) (stop func()) {
 	var total int64
 	for _, t := range s.Tablespaces {
@@ -113,7 +113,7 @@ func (a *attempt) report(s *dbcore.BaseBackupStream) (stop func()) {
 			}
 		}
 	}()
-	return func() { close(done); <-ended }
+	return func() { close(done); <-ended; show() }
 }
 
 // archive stores one archive of the stream.

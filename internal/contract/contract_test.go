@@ -122,8 +122,10 @@ func TestInputs_Validate(t *testing.T) {
 		part string
 	}{
 		{"drill", DrillInput{Cluster: "c"}, ""},
-		{"drill with all", DrillInput{Cluster: "c", Scenario: ScenarioRestore, DisasterAt: "5 minutes ago",
-			Target: Target{Kind: "latest"}, Checks: []SQLCheck{{Name: "n", SQL: "select 1", Expect: "1"}}}, ""},
+		{"drill with all", DrillInput{
+			Cluster: "c", Scenario: ScenarioRestore, DisasterAt: "5 minutes ago",
+			Target: Target{Kind: "latest"}, Checks: []SQLCheck{{Name: "n", SQL: "select 1", Expect: "1"}},
+		}, ""},
 		{"no cluster", DrillInput{}, `"cluster"`},
 		{"unknown scenario", DrillInput{Cluster: "c", Scenario: "flood"}, "scenario"},
 		{"disaster without a zone", DrillInput{Cluster: "c", DisasterAt: "2026-11-23T07:45:00"}, `"disasterAt"`},

@@ -101,6 +101,9 @@ func Prove(ctx context.Context, opts ProveOptions) (*Proof, error) {
 			proof.Checks = append(proof.Checks, verify.Checksums(ctx, bin, owner, p.TargetDir, opts.Manifest.DataChecksums))
 		}
 	})
+	if err == nil {
+		err = context.Cause(ctx) // checks that were cut short are no result
+	}
 	return proof, err
 }
 

@@ -54,7 +54,10 @@ func (p *Plan) serverConfig(fetch []string) string {
 	}
 	b.WriteString("\n# Recovery, by the plan.\n")
 	set("restore_command", p.restoreCommand(fetch))
-	set("recovery_prefetch", "off")
+	if p.Gap != "" {
+		// Reading ahead of the target would ask for the missing segment, and wal-fetch must stop at a gap (R16).
+		set("recovery_prefetch", "off")
+	}
 	for _, kv := range p.recoverySettings() {
 		set(kv[0], kv[1])
 	}

@@ -23,6 +23,15 @@ import (
 
 func TestMain(m *testing.M) {
 	syscall.Umask(0) // the server's user and this one share a repository
+	for name, child := range map[string]func(string) error{"LIFEBOAT_TEST_LAY": layChild, "LIFEBOAT_TEST_START": startChild} {
+		if spec := os.Getenv(name); spec != "" { // this process is the child of a test
+			if err := child(spec); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}
 	os.Exit(pgtest.Main(m))
 }
 
@@ -69,6 +78,11 @@ func (b *bench) backup(t *testing.T) *repo.Manifest {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return b.backupOf(t, cfg)
+}
+
+func (b *bench) backupOf(t *testing.T, cfg dbcore.Config) *repo.Manifest {
+	t.Helper()
 	m, err := basebackup.Take(t.Context(), basebackup.Options{
 		Repo: b.repo, Cluster: "c1", Server: cfg, WorkflowID: t.Name(),
 		Host: "test", Program: "test", Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),

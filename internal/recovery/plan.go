@@ -47,6 +47,9 @@ type Plan struct {
 	// Frontier is the end of the gap-free WAL when the plan was made, for people.
 	Frontier pg.LSN `json:"frontier"`
 
+	// Gap is the first missing segment, if the archive has later ones behind it.
+	Gap string `json:"gap,omitempty"`
+
 	Files int64 `json:"files"` // entries of the backup
 	Bytes int64 `json:"bytes"` // of plain content to lay
 
@@ -242,6 +245,11 @@ func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path 
 			"max_connections": m.MaxConnections, "max_worker_processes": m.MaxWorkerProcesses, "max_wal_senders": m.MaxWALSenders,
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
 		},
+	}
+	if path.gap() {
+		p.Gap = path.missing()
+		p.Warnings = append(p.Warnings, fmt.Sprintf("WAL segment %s is missing from the archive, though later ones are there: "+
+			"from this backup nothing behind it can be restored", p.Gap))
 	}
 	if err := p.walkNeeded(ctx, path); err != nil {
 		return nil, err

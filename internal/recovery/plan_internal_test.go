@@ -93,8 +93,11 @@ func TestForkOf(t *testing.T) {
 		a, b pg.History
 		want pg.LSN
 	}{
-		{"parent", two, one, 50}, {"grandparent", three, one, 50}, {"parent of the third", three, two, 70},
-		{"sibling", three, sibling, 30}, {"strangers", two, h(7, pg.HistoryEntry{Timeline: 6, SwitchLSN: 10}), 0},
+		{"parent", two, one, 50},
+		{"grandparent", three, one, 50},
+		{"parent of the third", three, two, 70},
+		{"sibling", three, sibling, 30},
+		{"strangers", two, h(7, pg.HistoryEntry{Timeline: 6, SwitchLSN: 10}), 0},
 	} {
 		if got := forkOf(tt.a, tt.b); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
@@ -149,8 +152,10 @@ func samplePlan() *Plan {
 		BackupID: "20261123T070000Z-full-abcdef", BackupFinishedAt: time.Date(2026, 11, 23, 7, 1, 2, 345, time.UTC),
 		SystemID: 7400000000000000001, PostgresMajor: 17, Superuser: "postgres", StartLSN: 0x3000028, StopLSN: 0x3000120,
 		Target: Target{Kind: Time, Value: "2026-11-23T07:45:00.123456Z"}, Timeline: 2, Action: Promote,
-		Stop: Stop{ReplayedTo: 0x5000100, At: 0x5000100, NeedTo: 0x5000200, LastTime: &at,
-			LastCommit: &Transaction{Time: at, LSN: 0x50000c0, XID: 777}, FirstLost: &Transaction{Time: at + 1, LSN: 0x5000100, XID: 778}},
+		Stop: Stop{
+			ReplayedTo: 0x5000100, At: 0x5000100, NeedTo: 0x5000200, LastTime: &at,
+			LastCommit: &Transaction{Time: at, LSN: 0x50000c0, XID: 777}, FirstLost: &Transaction{Time: at + 1, LSN: 0x5000100, XID: 778},
+		},
 		Need: "000000010000000000000003..000000010000000000000005", WALSegments: 3, WALBytes: 48 << 20, Frontier: 0x9000000,
 		Files: 1000, Bytes: 1 << 30, Settings: map[string]int32{"max_connections": 100, "max_worker_processes": 8},
 		Warnings: []string{"look twice"},
@@ -302,8 +307,13 @@ func TestPlan_AssertComparesPlaceAndTime(t *testing.T) {
 		a, b pg.LSN
 		same bool
 	}{
-		{0x2000, 0x2000, true}, {0x2000, 0x2018, true}, {0x2018, 0x2000, true}, {0x1000000, 0x1000028, true},
-		{0x2000, 0x2030, false}, {0x2008, 0x2020, false}, {0x2018, 0x2030, false},
+		{0x2000, 0x2000, true},
+		{0x2000, 0x2018, true},
+		{0x2018, 0x2000, true},
+		{0x1000000, 0x1000028, true},
+		{0x2000, 0x2030, false},
+		{0x2008, 0x2020, false},
+		{0x2018, 0x2030, false},
 	} {
 		if samePlace(tt.a, tt.b) != tt.same {
 			t.Errorf("%v and %v: %v", tt.a, tt.b, !tt.same)

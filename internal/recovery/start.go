@@ -185,16 +185,20 @@ func (s *Server) awaitReady(ctx context.Context, p *Plan, begin time.Time) error
 func (s *Server) assertBranch(p *Plan) error {
 	data, err := os.ReadFile(filepath.Join(p.TargetDir, "pg_wal", s.Reached.Timeline.HistoryName()))
 	if err != nil {
-		return &AssertionError{Promoted: true, Expected: fmt.Sprintf("a timeline that branches off from %d", p.Timeline),
-			Observed: fmt.Sprintf("timeline %d, whose history cannot be read: %v", s.Reached.Timeline, err)}
+		return &AssertionError{
+			Promoted: true, Expected: fmt.Sprintf("a timeline that branches off from %d", p.Timeline),
+			Observed: fmt.Sprintf("timeline %d, whose history cannot be read: %v", s.Reached.Timeline, err),
+		}
 	}
 	h, err := pg.ParseHistory(s.Reached.Timeline, data)
 	if err != nil {
 		return fmt.Errorf("promote: %w", err)
 	}
 	if at, ok := h.SwitchPoint(p.Timeline); !ok || !samePlace(at, p.Stop.ReplayedTo) {
-		return &AssertionError{Promoted: true, Expected: fmt.Sprintf("timeline %d to be left at %v", p.Timeline, p.Stop.ReplayedTo),
-			Observed: fmt.Sprintf("timeline %d, which left it at %v", s.Reached.Timeline, at)}
+		return &AssertionError{
+			Promoted: true, Expected: fmt.Sprintf("timeline %d to be left at %v", p.Timeline, p.Stop.ReplayedTo),
+			Observed: fmt.Sprintf("timeline %d, which left it at %v", s.Reached.Timeline, at),
+		}
 	}
 	return nil
 }

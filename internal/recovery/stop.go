@@ -160,7 +160,7 @@ func (p *walPath) exact(ctx context.Context, from pg.LSN, stop ender) (*Stop, er
 	err := p.scan(ctx, from, func(rec *walrecord.Record, ev *walrecord.Event) bool {
 		if s.At != 0 { // beyond the stop: only the first lost transaction is of interest, and only nearby
 			s.see(ev.Transaction, &s.FirstLost)
-			return s.FirstLost != nil || rec.LSN > s.At+pg.LSN(p.inv.SegmentSize)
+			return s.FirstLost != nil || rec.LSN > s.At+2*pg.LSN(p.inv.SegmentSize)
 		}
 		before, after := stop(rec, ev)
 		switch {

@@ -161,7 +161,10 @@ func (p *walPath) each(ctx context.Context, visit func(s stretch) (enough bool, 
 			return err
 		}
 		tail, heads = f.Tail, nil
-		if tail == nil && !f.Complete() && n+1 < p.end {
+		// A switch whose own record began in the segment before leaves the rest of this one void, and only the joined
+		// record tells so.
+		switched := s.crossing != nil && s.crossing.Switch
+		if tail == nil && !f.Complete() && !switched && n+1 < p.end {
 			return refuse("the archive is damaged there", "WAL ends inside segment %s, at %v, though segments follow it", p.name(n), f.Stop)
 		}
 	}

@@ -77,7 +77,7 @@ func TestList(t *testing.T) {
 		t.Errorf("an empty inventory is %+v", inv)
 	}
 	// Segment 4096 is the first of the next log file.
-	inv = d.inventory(t, []string{"1:2-4,6,8-9,4094-4097", "2:6", "10:7-8", "3:1"}, map[pg.Timeline]string{2: "1\t0/600000\tx\n"})
+	d.inventory(t, []string{"1:2-4,6,8-9,4094-4097", "2:6", "10:7-8", "3:1"}, map[pg.Timeline]string{2: "1\t0/600000\tx\n"})
 	d.put(t, []byte("x"), seg(1, 9)+".partial", seg(2, 7)+".partial", seg(11, 1)+".partial", seg(1, 5)+".00000028.backup")
 	inv = d.list(t)
 	want := "1: 2-4 6-6 8-9 4094-4097 partial 9 gap 00000005..00000005 gap 00000007..00000007 gap 0000000A..00000FFD; " +

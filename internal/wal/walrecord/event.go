@@ -201,8 +201,10 @@ func decodeXLOG(rec *Record, ev *Event) error {
 		if err := short(16); err != nil {
 			return err
 		}
-		ev.EndOfRecovery = &EndOfRecovery{LSN: rec.LSN, Time: pg.Timestamp(le.Uint64(m)),
-			Timeline: pg.Timeline(le.Uint32(m[8:])), PrevTimeline: pg.Timeline(le.Uint32(m[12:]))}
+		ev.EndOfRecovery = &EndOfRecovery{
+			LSN: rec.LSN, Time: pg.Timestamp(le.Uint64(m)),
+			Timeline: pg.Timeline(le.Uint32(m[8:])), PrevTimeline: pg.Timeline(le.Uint32(m[12:])),
+		}
 	}
 	return nil
 }

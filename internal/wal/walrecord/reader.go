@@ -157,8 +157,10 @@ func (r *Reader) begin(ctx context.Context) error {
 	}
 	for want := r.hdr.remaining; r.hdr.continues(); {
 		if r.hdr.remaining == 0 || r.hdr.remaining != want {
-			return &EndOfWAL{LSN: r.pageLSN, Reason: BadContrecordLength,
-				Detail: fmt.Sprintf("%d bytes go on at %s, expected %d", r.hdr.remaining, r.pageLSN, want)}
+			return &EndOfWAL{
+				LSN: r.pageLSN, Reason: BadContrecordLength,
+				Detail: fmt.Sprintf("%d bytes go on at %s, expected %d", r.hdr.remaining, r.pageLSN, want),
+			}
 		}
 		p := r.page[r.hdr.size():]
 		p = p[:min(int64(len(p)), int64(want))]
@@ -189,7 +191,8 @@ func align(n int) int { return (n + 7) &^ 7 }
 // endAt sets the position of an end that was found while the page at, or the record at,
 // was expected.
 func (r *Reader) endAt(err error, at pg.LSN) error {
-	if end, ok := err.(*EndOfWAL); ok {
+	var end *EndOfWAL
+	if errors.As(err, &end) {
 		end.LSN = at
 	}
 	return err
@@ -273,8 +276,10 @@ func (r *Reader) readSpanning(ctx context.Context, lsn pg.LSN, total uint32) (ag
 		}
 		want := total - a.got
 		if r.hdr.remaining != want {
-			return false, &EndOfWAL{LSN: lsn, Reason: BadContrecordLength,
-				Detail: fmt.Sprintf("%d bytes go on at %s, expected %d", r.hdr.remaining, r.pageLSN, want)}
+			return false, &EndOfWAL{
+				LSN: lsn, Reason: BadContrecordLength,
+				Detail: fmt.Sprintf("%d bytes go on at %s, expected %d", r.hdr.remaining, r.pageLSN, want),
+			}
 		}
 		p := r.page[r.hdr.size():]
 		p = p[:min(int64(len(p)), int64(want))]

@@ -39,7 +39,7 @@ func readAll(t testing.TB, r *Reader) ([]pg.LSN, *EndOfWAL) {
 		rec, err := r.Next(t.Context())
 		var end *EndOfWAL
 		if errors.As(err, &end) {
-			if _, again := r.Next(t.Context()); again != err {
+			if _, again := r.Next(t.Context()); !errors.Is(again, err) {
 				t.Errorf("after the end: %v, then %v", err, again)
 			}
 			return starts, end

@@ -24,10 +24,7 @@ import (
 // binDir finds the programs of one major version, or skips the test in plain sight.
 func binDir(t testing.TB, major int) string {
 	t.Helper()
-	var patterns []string
-	for _, dir := range filepath.SplitList(os.Getenv("LIFEBOAT_TEST_PG_BIN")) {
-		patterns = append(patterns, dir)
-	}
+	patterns := filepath.SplitList(os.Getenv("LIFEBOAT_TEST_PG_BIN"))
 	m := strconv.Itoa(major)
 	patterns = append(patterns, "/usr/lib/postgresql/"+m+"/bin", "/usr/pgsql-"+m+"/bin", "/opt/pg/"+m+"/usr/lib/postgresql/"+m+"/bin")
 	for _, p := range patterns {
@@ -112,8 +109,10 @@ func (c *cluster) try(tool string, args ...string) (string, error) {
 // start starts the server with settings ("name=value") and waits until it answers.
 func (c *cluster) start(settings ...string) {
 	c.t.Helper()
-	args := []string{"-D", c.data, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + c.root,
-		"-c", "fsync=off", "-c", "autovacuum=off"}
+	args := []string{
+		"-D", c.data, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + c.root,
+		"-c", "fsync=off", "-c", "autovacuum=off",
+	}
 	for _, s := range settings {
 		args = append(args, "-c", s)
 	}

@@ -28,8 +28,10 @@ func writeWAL(t testing.TB, major, segMiB int) *wholeCluster {
 	t.Helper()
 	c := newCluster(t, major, fmt.Sprintf("--wal-segsize=%d", segMiB), "--encoding=UTF8")
 	w := &wholeCluster{cluster: c, major: major, segSize: pg.SegmentSize(segMiB) << 20}
-	settings := []string{"wal_level=logical", "wal_keep_size=8GB", "max_wal_size=8GB", "min_wal_size=256MB",
-		"max_prepared_transactions=20", "checkpoint_timeout=1h", "synchronous_commit=off"}
+	settings := []string{
+		"wal_level=logical", "wal_keep_size=8GB", "max_wal_size=8GB", "min_wal_size=256MB",
+		"max_prepared_transactions=20", "checkpoint_timeout=1h", "synchronous_commit=off",
+	}
 	c.start(settings...)
 	c.script(workload)
 	w.tablespaces()
