@@ -13,8 +13,6 @@ import (
 	"lifeboat/internal/verify"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
-
 func connect(t *testing.T, s *pgtest.Server) *dbcore.Conn {
 	t.Helper()
 	cfg, err := dbcore.ParseDSN(s.DSN(""))

@@ -1,4 +1,4 @@
-package drill
+package verify
 
 import "testing"
 
@@ -22,14 +22,6 @@ func TestFullXID_NearTheWrapOfAnEpoch(t *testing.T) {
 	} {
 		if got := fullXID(tt.next, tt.xid); got != tt.want {
 			t.Errorf("%s: xid %d with next %d is %d, want %d", tt.name, tt.xid, tt.next, got, tt.want)
-		}
-	}
-}
-
-func TestLiteral_LetsNothingThrough(t *testing.T) {
-	for in, want := range map[string]string{"20261123T084738Z-70c6fd": "'20261123T084738Z-70c6fd'", "": "''", "x' or true --": "null", "ä": "null"} {
-		if got := literal(in); got != want {
-			t.Errorf("%q becomes %s, want %s", in, got, want)
 		}
 	}
 }
