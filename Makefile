@@ -9,7 +9,7 @@ VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X lifeboat/internal/assemble.Version=$(VERSION)
 DEV_SERVER = $$(deploy/dev/temporal-server.sh)
 DEMO_FLAGS := $(if $(KEEP),--keep) $(if $(KILL),--kill)
-TEST_FLAGS ?= -race -timeout 40m
+TEST_FLAGS ?= -race -count=1 -timeout 40m
 
 .PHONY: help
 help: ## list the targets
@@ -49,7 +49,7 @@ test: postgres build ## all tests, the demo among them, on a real PostgreSQL and
 
 .PHONY: test-long
 test-long: ## the tests at LIFEBOAT_TEST_SCALE times their size (10 by default)
-	LIFEBOAT_TEST_SCALE=$${LIFEBOAT_TEST_SCALE:-10} $(MAKE) --no-print-directory test TEST_FLAGS='-race -timeout 6h'
+	LIFEBOAT_TEST_SCALE=$${LIFEBOAT_TEST_SCALE:-10} $(MAKE) --no-print-directory test TEST_FLAGS='-race -count=1 -timeout 6h'
 
 .PHONY: lint
 lint: ## gofumpt, vet, staticcheck, and who may import whom

@@ -163,7 +163,7 @@ func TestRegister_EveryActivityUnderItsName(t *testing.T) {
 	Register(&names, NewRunner(Settings{}))
 	want := []string{
 		contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
-		contract.PrepareDrillActivity, contract.ProveRecoveryActivity, contract.CleanUpDrillActivity, contract.PublishReportActivity,
+		contract.PrepareDrillActivity, contract.ProveRecoveryActivity, contract.CleanUpDrillActivity, contract.PublishReportActivity, contract.VerifyBackupsActivity,
 	}
 	if strings.Join(names, " ") != strings.Join(want, " ") {
 		t.Errorf("registered are %v, want %v", names, want)
