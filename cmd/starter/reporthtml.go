@@ -166,8 +166,10 @@ func reportSpans(r *contract.RTO) []spanBar {
 		name, class string
 		seconds     float64
 	}{
-		{"Plan and wait", "other", other}, {"Fetch files", "fetch", r.Spans.Fetch},
-		{"Replay WAL", "replay", r.Spans.Replay}, {"Open for writes", "start", r.Spans.Start},
+		{"Plan and wait", "other", other},
+		{"Fetch files", "fetch", r.Spans.Fetch},
+		{"Replay WAL", "replay", r.Spans.Replay},
+		{"Open for writes", "start", r.Spans.Start},
 	}
 	var total float64
 	for _, p := range parts {

@@ -118,7 +118,7 @@ func newReportCommand(a *app) *cobra.Command {
 		Short: "Show one report; ID as `lifeboat reports` lists it",
 		Example: "  lifeboat report show 20261125T201011Z-1f3a9c\n" +
 			"  lifeboat report show 20261125T201011Z-1f3a9c --format html > drill.html",
-		Args:  arguments("ID"),
+		Args: arguments("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"text", "json", "html"}, format) {
 				return usagef("--format %q: use text, json or html", format)
