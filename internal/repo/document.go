@@ -45,6 +45,7 @@ type frameReader struct {
 	at     int64 // bytes read so far
 	frame  uint32
 	done   bool
+	failed error // what next returned first, and returns ever after: behind a damaged frame nothing is what it seems
 	sealed []byte
 }
 
@@ -92,6 +93,15 @@ func (f *frameReader) next(dst []byte) ([]byte, error) {
 	if f.done {
 		return nil, io.EOF
 	}
+	if f.failed != nil {
+		return nil, f.failed
+	}
+	plain, err := f.readFrame(dst)
+	f.failed = err
+	return plain, err
+}
+
+func (f *frameReader) readFrame(dst []byte) ([]byte, error) {
 	key := f.object.key
 	damaged := func(reason string) error { return &DamageError{Key: key, Frame: int(f.frame), Reason: reason} }
 	var word [lengthSize]byte

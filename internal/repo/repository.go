@@ -90,7 +90,9 @@ var ErrNoRepository = errors.New("no Lifeboat repository")
 func Open(ctx context.Context, store blob.Store) (*Repository, error) {
 	data, err := blob.ReadAll(ctx, store, headerKey, 64<<10)
 	if errors.Is(err, blob.ErrNotFound) {
-		return nil, fmt.Errorf("%w at %s: check the URL; the first backup or wal-push creates one", ErrNoRepository, store)
+		if data, err = lostHeader(ctx, store); err == nil && data == nil {
+			return nil, fmt.Errorf("%w at %s: check the URL; the first backup or wal-push creates one", ErrNoRepository, store)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", store, err)
@@ -102,12 +104,37 @@ func Open(ctx context.Context, store blob.Store) (*Repository, error) {
 	return newRepository(store, h)
 }
 
+// lostHeader tells a repository that lost its header from a place that never was one, where it gives nil. A new header
+// would have other keys: it would make every object that is there unreadable for good. The header is looked for again
+// after the objects, since somebody may be creating the repository just now.
+func lostHeader(ctx context.Context, store blob.Store) ([]byte, error) {
+	for _, err := range store.List(ctx, "clusters/", "") {
+		if err != nil {
+			return nil, err
+		}
+		data, err := blob.ReadAll(ctx, store, headerKey, 64<<10)
+		if errors.Is(err, blob.ErrNotFound) {
+			err = &DamageError{Key: headerKey, Frame: -1, Reason: "it is missing, though the repository holds objects: " +
+				"put it back from a copy of the repository, for nothing can be read without it"}
+		}
+		return data, err
+	}
+	return nil, nil
+}
+
 func parseHeader(data []byte) (h Header, err error) {
 	var version struct{ Format int }
 	if err := json.Unmarshal(data, &version); err != nil {
 		return h, &DamageError{Key: headerKey, Frame: -1, Reason: "its JSON does not decode: " + err.Error()}
 	}
 	if version.Format != Format {
+		// A check that matches once the number is mended proves that it rotted; and every version writes one.
+		mended := h
+		if json.Unmarshal(data, &mended) == nil {
+			if mended.Format = Format; version.Format == 0 || mended.Check != "" && mended.Check == mended.sum() {
+				return h, &DamageError{Key: headerKey, Frame: -1, Reason: "its format number was changed"}
+			}
+		}
 		return h, fmt.Errorf("%s says format %d, this program knows format %d: use the Lifeboat version that wrote it, "+
 			"or a newer one", headerKey, version.Format, Format)
 	}

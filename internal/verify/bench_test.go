@@ -61,14 +61,19 @@ func newBench(t *testing.T, opt pgtest.Options) *bench {
 	return b
 }
 
-// reopen gives the repository as another process sees it: with nothing in memory.
-func (b *bench) reopen(t *testing.T) *repo.Repository {
+func (b *bench) open(t *testing.T) (*repo.Repository, error) {
 	t.Helper()
 	store, err := fs.Open(b.dir, fs.Options{DirMode: 0o777, FileMode: 0o666})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	r, err := repo.Open(t.Context(), store)
+	return repo.Open(t.Context(), store)
+}
+
+// reopen gives the repository as another process sees it: with nothing in memory.
+func (b *bench) reopen(t *testing.T) *repo.Repository {
+	t.Helper()
+	r, err := b.open(t)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -82,6 +83,8 @@ type ladder struct {
 	subjects []*subject
 	rest     *BackupReport
 	meter    meter
+
+	sound, damaged atomic.Int64 // objects that level 1 read
 
 	mu         sync.Mutex
 	bad        map[string][]Problem // of objects, by key
