@@ -152,26 +152,6 @@ func (b *bench) objects(t *testing.T, folder string) []string {
 	return keys
 }
 
-// spoil changes one object, and puts it back when the test ends.
-func (b *bench) spoil(t *testing.T, key string, change func(data []byte) []byte) {
-	t.Helper()
-	path := filepath.Join(b.dir, key)
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(data []byte) {
-		if err := os.Chmod(path, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(change(slices.Clone(whole)))
-	t.Cleanup(func() { write(whole) })
-}
-
 // remove takes one object away, and puts it back when the test ends.
 func (b *bench) remove(t *testing.T, key string) {
 	t.Helper()
