@@ -72,34 +72,52 @@ func flipAt(at func(n int) int) func(*victim) []byte {
 	}
 }
 
-// spoilAll tries every damage on a victim, and what is not damage of its bytes: an older version, and deletion.
-func (c *campaign) spoilAll(t *testing.T, v *victim) {
-	defer c.put(t, v.key, v.sound)
+// spoilAll tries every damage on each of some victims at once, and then what is not damage of their bytes: an older
+// version, and deletion.
+func (c *campaign) spoilAll(t *testing.T, group []*victim) {
 	for _, d := range damages() {
-		data := d.spoil(v)
-		if data == nil || v.key == repo.HeaderKey && sameHeader(t, v.sound, data) {
-			continue
+		spoiled := map[*victim][]byte{}
+		for _, v := range group {
+			data := d.spoil(v)
+			switch {
+			case data == nil || v.key == repo.HeaderKey && sameHeader(t, v.sound, data):
+			case bytes.Equal(data, v.sound):
+				t.Errorf("%s changes nothing of %s", d.name, v.key)
+			default:
+				spoiled[v] = data
+				c.put(t, v.key, data)
+			}
 		}
-		if bytes.Equal(data, v.sound) {
-			t.Errorf("%s changes nothing", d.name)
-			continue
+		if len(spoiled) > 0 {
+			c.mustName(t, d.name, spoiled)
 		}
-		c.put(t, v.key, data)
-		reports := c.verified(t, d.name)
-		if outcome(reports) != verify.Failed || !names(reports, v.key) {
-			t.Errorf("%s: not named: %s", d.name, text(reports...))
+		for v := range spoiled {
+			c.put(t, v.key, v.sound)
 		}
-		if frame, ok := frameOf(v, data); ok && !strings.Contains(text(reports...), fmt.Sprintf("object=%s file= block=-1: damaged at frame %d:", v.key, frame)) {
-			t.Errorf("%s: the place is frame %d, which is not said: %s", d.name, frame, text(reports...))
+	}
+	for _, v := range group {
+		if v.tried < 25 {
+			t.Errorf("only %d damages of a %s were tried", v.tried, v.kind)
 		}
+		c.checkOlder(t, v)
+		c.checkDeleted(t, v)
+	}
+}
+
+// mustName verifies all, and looks for each spoiled object and its place.
+func (c *campaign) mustName(t *testing.T, what string, spoiled map[*victim][]byte) {
+	t.Helper()
+	reports := c.verified(t, what)
+	said := text(reports...)
+	for v, data := range spoiled {
 		v.tried++
+		if outcome(reports) != verify.Failed || !names(reports, v.key) {
+			t.Errorf("%s: %s is not named: %s", what, v.key, said)
+		}
+		if frame, ok := frameOf(v, data); ok && !strings.Contains(said, fmt.Sprintf("object=%s file= block=-1: damaged at frame %d:", v.key, frame)) {
+			t.Errorf("%s: the place in %s is frame %d, which is not said: %s", what, v.key, frame, said)
+		}
 	}
-	c.put(t, v.key, v.sound)
-	if v.tried < 25 {
-		t.Errorf("only %d damages were tried", v.tried)
-	}
-	c.checkOlder(t, v)
-	c.checkDeleted(t, v)
 }
 
 // verified runs `verify all` on the repository as it stands, in bounded memory: nothing that an object claims of itself

@@ -46,11 +46,29 @@ func TestCampaign(t *testing.T) {
 	if reports := c.all(t, 2); outcome(reports) != verify.Passed || len(reports) != 2 {
 		t.Fatalf("the sound repository: %s", text(reports...))
 	}
-	for _, v := range c.victims {
-		t.Run(strings.ReplaceAll(v.kind, " ", "-"), func(t *testing.T) { c.spoilAll(t, v) })
+	for name, group := range c.groups(t) {
+		t.Run(name, func(t *testing.T) { c.spoilAll(t, group) })
 	}
 	t.Run("restores", c.testRestores)
 	t.Log("\n" + c.table())
+}
+
+// groups are the victims that are spoiled at the same time: each by itself, or, to save time, all together but for those
+// that others are read by.
+func (c *campaign) groups(t *testing.T) map[string][]*victim {
+	out := map[string][]*victim{}
+	for _, v := range c.victims {
+		name := v.kind
+		switch {
+		case pgtest.Scale(t) > 1 || v.kind == "header":
+		case v.kind == "identity" || v.kind == "manifest":
+			name = "what the others are read by"
+		default:
+			name = "the others"
+		}
+		out[name] = append(out[name], v)
+	}
+	return out
 }
 
 func newCampaign(t *testing.T) *campaign {
