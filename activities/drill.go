@@ -203,7 +203,8 @@ func verificationName(backupID, proofID string) string {
 	return "verifications/" + backupID + "/" + proofID
 }
 
-// ListVerified gives the newest verification of each backup that has one.
+// ListVerified gives the newest verification of each backup that has one. A damaged one counts as what it is, one that
+// nobody can read: what was proved before must not stand in for it.
 func ListVerified(ctx context.Context, r *repo.Repository, cluster string) (map[string]contract.Verified, error) {
 	names, err := r.ListDocuments(ctx, cluster, "verifications/")
 	if err != nil {
@@ -216,7 +217,13 @@ func ListVerified(ctx context.Context, r *repo.Repository, cluster string) (map[
 			continue
 		}
 		var v contract.Verified
-		if err := r.GetDocument(ctx, cluster, name, &v); err != nil {
+		err := r.GetDocument(ctx, cluster, name, &v)
+		switch {
+		case repo.IsDamage(err):
+			v = contract.Verified{Verdict: contract.CouldNotVerify, At: timeOf(parts[2])}
+		case errors.Is(err, repo.ErrNotFound):
+			continue // removed meanwhile
+		case err != nil:
 			return nil, err
 		}
 		if old, ok := out[parts[1]]; !ok || v.At.After(old.At) {
@@ -224,4 +231,11 @@ func ListVerified(ctx context.Context, r *repo.Repository, cluster string) (map[
 		}
 	}
 	return out, nil
+}
+
+// timeOf is the time that the name of a verification or drill begins with; zero if it does not.
+func timeOf(id string) time.Time {
+	const layout = "20060102T150405Z"
+	at, _ := time.Parse(layout, id[:min(len(id), len(layout))])
+	return at
 }

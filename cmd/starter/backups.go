@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -19,11 +20,11 @@ func newBackupsCommand(a *app) *cobra.Command {
 		Short: "List the backups",
 		Args:  arguments("CLUSTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := a.listBackups(cmd.Context(), args[0])
+			list, damage, err := a.listBackups(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			return a.printBackups(list)
+			return errors.Join(a.printBackups(list), damage)
 		},
 	}
 }
@@ -38,31 +39,40 @@ func (a *app) openRepository(ctx context.Context, cluster string) (*repo.Reposit
 	return r, c, err
 }
 
-func (a *app) listBackups(ctx context.Context, cluster string) (contract.BackupList, error) {
-	list := contract.BackupList{Cluster: cluster, Backups: []contract.ListedBackup{}}
+// listBackups lists what can be read, and tells of manifests that cannot: who has to restore must see the other backups.
+func (a *app) listBackups(ctx context.Context, cluster string) (list contract.BackupList, damage, err error) {
+	list = contract.BackupList{Cluster: cluster, Backups: []contract.ListedBackup{}}
 	r, _, err := a.openRepository(ctx, cluster)
 	if err != nil {
-		return list, err
+		return list, nil, err
 	}
-	manifests, err := r.Manifests(ctx, cluster)
+	ids, err := r.BackupIDs(ctx, cluster)
 	if err != nil {
-		return list, err
+		return list, nil, err
 	}
 	verified, err := activities.ListVerified(ctx, r, cluster)
 	if err != nil {
-		return list, err
+		return list, nil, err
 	}
-	for _, m := range manifests {
-		list.Backups = append(list.Backups, listed(m, verified))
+	for _, id := range ids {
+		m, err := r.Manifest(ctx, cluster, id)
+		switch {
+		case err == nil:
+			list.Backups = append(list.Backups, listed(m, verified))
+		case repo.IsDamage(err):
+			damage = &hinted{err, fmt.Sprintf("`lifeboat verify %s all` names all that is damaged", cluster)}
+		case !errors.Is(err, repo.ErrNoBackup): // one that was removed meanwhile
+			return list, nil, err
+		}
 	}
-	if len(manifests) > 0 {
-		return list, nil
+	if len(ids) > 0 {
+		return list, damage, nil
 	}
 	known, err := r.Clusters(ctx)
 	if err == nil && !slices.Contains(known, cluster) {
 		a.note("the repository %s knows no cluster %s; it has: %v", r, cluster, known)
 	}
-	return list, err
+	return list, nil, err
 }
 
 func listed(m *repo.Manifest, verified map[string]contract.Verified) contract.ListedBackup {

@@ -88,7 +88,7 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	if err := checkTargetDir(opts.TargetDir); err != nil {
 		return nil, err
 	}
-	manifests, err := candidates(ctx, opts)
+	manifests, damage, err := candidates(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -113,29 +113,33 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fill(ctx, opts, g, m, path, stop)
+	p, err := fill(ctx, opts, g, m, path, stop)
+	if err == nil {
+		p.warn(damage)
+	}
+	return p, err
 }
 
 // candidates are the backups to consider, oldest first; there is at least one.
-func candidates(ctx context.Context, opts PlanOptions) ([]*repo.Manifest, error) {
+func candidates(ctx context.Context, opts PlanOptions) (all []*repo.Manifest, damage, err error) {
 	if opts.Backup != "" {
 		m, err := opts.Repo.Manifest(ctx, opts.Cluster, opts.Backup)
 		if errors.Is(err, repo.ErrNoBackup) {
-			return nil, refuse("", "%v", err)
+			return nil, nil, refuse("", "%v", err)
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return []*repo.Manifest{m}, nil
+		return []*repo.Manifest{m}, nil, nil
 	}
-	all, err := opts.Repo.Manifests(ctx, opts.Cluster)
+	all, damage, err = usable(ctx, opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(all) == 0 {
-		return nil, refuse("take one with `lifeboat backup "+opts.Cluster+"`", "cluster %s has no backup in %s", opts.Cluster, opts.Repo)
+		return nil, nil, refuse("take one with `lifeboat backup "+opts.Cluster+"`", "cluster %s has no backup in %s", opts.Cluster, opts.Repo)
 	}
-	return all, nil
+	return all, damage, nil
 }
 
 // choose takes the newest backup from which the target can be reached, and tells why none can.

@@ -40,6 +40,9 @@ func (c *campaign) testRestores(t *testing.T) {
 			for i, m := range c.backups {
 				v.restore = append(v.restore, c.restored(t, m, need[i]))
 			}
+			if v.kind == "manifest" {
+				c.passedOver(t, v)
+			}
 		})
 	}
 	t.Run("what no restore needs", func(t *testing.T) {
@@ -61,6 +64,16 @@ func (c *campaign) testRestores(t *testing.T) {
 			}
 		}
 	})
+}
+
+// passedOver plans without naming a backup: one whose manifest is damaged keeps nobody from the other, and is told of.
+func (c *campaign) passedOver(t *testing.T, v *victim) {
+	t.Helper()
+	dir := filepath.Join(pgtest.TempDir(t), "restored")
+	plan, err := recovery.MakePlan(t.Context(), recovery.PlanOptions{Repo: c.reopen(t), Cluster: cluster, TargetDir: dir})
+	if err != nil || plan.BackupID != c.backups[0].BackupID || len(plan.Warnings) != 1 || !strings.Contains(plan.Warnings[0], v.key) || plan.Check() != nil {
+		t.Errorf("a plan with a damaged manifest: %v, %+v", err, plan)
+	}
 }
 
 // spoilMiddle fills the middle third with zeros. One byte would do; but whatever of a pack a restore reads must be hit.

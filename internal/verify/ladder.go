@@ -143,7 +143,11 @@ func (l *ladder) open(ctx context.Context, s *subject) (err error) {
 	case errors.Is(err, repo.ErrNoBackup):
 		return err
 	}
-	s.add(problemOf(0, repo.BackupKey(l.Cluster, s.BackupID), err))
+	p := problemOf(0, repo.BackupKey(l.Cluster, s.BackupID), err)
+	if repo.CheckBackupID(s.BackupID) != nil {
+		p.Outcome, p.Text = Failed, "damaged: no backup has this name: it was copied or renamed"
+	}
+	s.add(p)
 	return nil
 }
 
