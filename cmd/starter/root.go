@@ -136,7 +136,10 @@ func (a *app) main(ctx context.Context, args []string) (code int) {
 	}
 	if err != nil && !a.began {
 		a.json = a.json || slices.Contains(args, "--json")
-		err = &hinted{&usageError{plain(err)}, fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
+		err = &usageError{plain(err)}
+	}
+	if err != nil && !errors.As(err, new(*hinted)) && errors.As(err, new(*usageError)) {
+		err = &hinted{err, fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 	}
 	if err != nil && a.began && ctx.Err() != nil && !errors.As(err, new(*verdictExit)) && !errors.As(err, new(*interrupted)) {
 		err = &interrupted{err}
