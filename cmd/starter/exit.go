@@ -156,6 +156,8 @@ func errorCode(err error) string {
 	case errors.As(err, new(*configError)), errors.As(err, new(*config.Error)), errors.Is(err, config.ErrNotFound),
 		errors.Is(err, config.ErrUnknownName), errors.Is(err, assemble.ErrMissing):
 		return contract.ErrorConfiguration
+	case errors.As(err, &app) && app.Type() == contract.ErrorTransient:
+		return contract.ErrorFailed // it was tried again, and all attempts failed
 	case errors.As(err, &app):
 		return app.Type()
 	case temporal.IsCanceledError(err), errors.As(err, new(*temporal.TerminatedError)):
@@ -182,8 +184,10 @@ type problem struct {
 // problemOf parts an error into what happened and what to do about it. The hint is never empty.
 func problemOf(err error) problem {
 	p := problem{Code: errorCode(err), Message: message(err), Hint: hintOf(err)}
-	for _, form := range []string{"; %s", ": %s", " (hint: %s)"} {
-		p.Message = strings.TrimSuffix(p.Message, fmt.Sprintf(form, p.Hint))
+	for _, remedy := range []string{p.Hint, activities.Remedy(err)} {
+		for _, form := range []string{"; %s", ": %s", " (hint: %s)"} {
+			p.Message = strings.TrimSuffix(p.Message, fmt.Sprintf(form, remedy))
+		}
 	}
 	var run *runError
 	if errors.As(err, &run) {
@@ -216,6 +220,9 @@ func hintOf(err error) string {
 		return "start it again, if that was not meant"
 	case code == codeAbsent:
 		return "`lifeboat wal-status CLUSTER` shows what the archive has"
+	}
+	if errors.As(err, new(*configError)) && activities.ErrorType(err) == "" {
+		return "`lifeboat check` tells what is wrong with the configuration"
 	}
 	return activities.Remedy(err)
 }

@@ -208,8 +208,8 @@ func (p *protected) checkWALStatus(t *testing.T) {
 	}
 	p.archive(t)
 	contains(t, "wal-status", p.run(t, "wal-status", "orders").must(t, 0).stdout, "FRONTIER", "exposure: ")
-	unknown := lifeboat(t, environment{}, "wal-status", "nosuch", "--repository", "file://"+p.repo).must(t, 1)
-	contains(t, "stderr", unknown.stderr, "does not know cluster nosuch")
+	unknown := lifeboat(t, environment{}, "wal-status", "nosuch", "--repository", "file://"+p.repo).must(t, 2)
+	contains(t, "stderr", unknown.stderr, "knows no cluster nosuch", "hint: it knows orders")
 }
 
 func (p *protected) checkCheck(t *testing.T) {

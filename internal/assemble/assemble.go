@@ -54,6 +54,9 @@ func OpenStore(_ context.Context, url string, create bool) (blob.Store, error) {
 // OpenRepository opens the repository at a URL; with create, an empty place becomes one.
 func OpenRepository(ctx context.Context, url string, create bool) (*repo.Repository, error) {
 	store, err := OpenStore(ctx, url, create)
+	if errors.Is(err, ErrMissing) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("repository %s: %w", url, err)
 	}
@@ -61,6 +64,16 @@ func OpenRepository(ctx context.Context, url string, create bool) (*repo.Reposit
 		return repo.OpenOrCreate(ctx, store)
 	}
 	return repo.Open(ctx, store)
+}
+
+// NoTemporalFile tells that there can be no temporal.toml, as without HOME in the environment of a service or a rescue
+// system: Temporal's SDK would fail to find the folder, not the file.
+func NoTemporalFile(env func(string) (string, bool)) bool {
+	if named, ok := env("TEMPORAL_CONFIG_FILE"); ok && named != "" {
+		return false
+	}
+	_, err := os.UserConfigDir()
+	return err != nil
 }
 
 // ErrNoLifeboat says that the lifeboat program was not found.
