@@ -45,15 +45,18 @@ type protected struct {
 // protect makes one. The program is built and put on PATH, where a restore finds it for restore_command.
 func protect(t *testing.T) *protected {
 	t.Helper()
-	return protectIn(t, filepath.Join(pgtest.TempDir(t), "repo"), 0)
+	return protectIn(t, "", 0)
 }
 
-// protectIn is protect for a repository in a given folder, whose parent holds something else or is made for it, and for
-// a major version (0: the lowest that is installed).
+// protectIn is protect for a repository in a given folder, beside which something else is (see openToArchive), and for a
+// major version (0: the lowest that is installed).
 func protectIn(t *testing.T, folder string, major int) *protected {
 	t.Helper()
 	dir := pgtest.TempDir(t)
 	p := &protected{program: filepath.Join(dir, "lifeboat"), repo: folder}
+	if folder == "" {
+		p.repo = filepath.Join(dir, "repo")
+	}
 	data, err := os.ReadFile(pgtest.Build(t, "lifeboat/cmd/starter"))
 	if err == nil {
 		err = os.WriteFile(p.program, data, 0o755)
