@@ -28,6 +28,7 @@ type call struct {
 	args    []string
 	as      *syscall.SysProcAttr // nil: the server's user
 	prefix  []string             // a command that runs it, such as unshare
+	bare    bool                 // an empty environment, as of "env -i"
 }
 
 // patience bounds one run of the program on a machine under load.
@@ -42,6 +43,9 @@ func (c call) run(t *testing.T) outcome {
 	var stdout, stderr bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", &stdout, &stderr
 	cmd.Env = append([]string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin"}, c.env...)
+	if c.bare {
+		cmd.Env = []string{}
+	}
 	if cmd.SysProcAttr = c.as; c.as == nil {
 		cmd.SysProcAttr = pgtest.Owner(t).SysProcAttr()
 	}

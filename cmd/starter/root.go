@@ -62,12 +62,13 @@ func newRootCommand(a *app) *cobra.Command {
 	fromRepository := []*cobra.Command{
 		newRestoreCommand(a), newBackupsCommand(a), newShowCommand(a), newWALFetchCommand(a), newWALPushCommand(a),
 		newWALStatusCommand(a), newReportsCommand(a), newReportCommand(a), newVerifyCommand(a),
+		newInitCommand(a),
 	}
 	for _, cmd := range fromRepository {
 		allowRepository(cmd)
 	}
 	root.AddCommand(fromRepository...)
-	root.AddCommand(newInitCommand(a), newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a),
+	root.AddCommand(newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a),
 		newVersionCommand(a), newDemoCommand(a))
 	a.prepare(root)
 	return root
