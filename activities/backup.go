@@ -32,6 +32,10 @@ func (r *Runner) TakeBackup(ctx context.Context, in contract.TakeBackupInput, ru
 	if err != nil {
 		return none, err
 	}
+	if err := keepConfiguration(ctx, rp, in.Cluster, c.Configuration, r.set.Program); err != nil {
+		// The backup is there and stands for itself; the next one tries this again.
+		r.set.Logger.Warn("the repository has no copy of the present configuration", "cluster", in.Cluster, "error", err)
+	}
 	return BackupResult(m), nil
 }
 

@@ -91,6 +91,7 @@ func (d *localDrill) rehearse(ctx context.Context) error {
 	d.run.Progress(contract.Progress{Phase: "plan"})
 	planned, err := d.runner.PlanRestore(ctx, contract.PlanRestoreInput{
 		Cluster: d.in.Cluster, TargetDir: d.dir, Backup: d.in.Backup, Target: prepared.Target, Timeline: d.in.Timeline,
+		Start: true,
 	}, d.run)
 	if err != nil {
 		return err

@@ -46,6 +46,9 @@ type Cluster struct {
 	Compression    repo.Compression
 	RTO, RPO       time.Duration
 	Checks         []contract.SQLCheck
+	// Configuration is the cluster's part of lifeboat.yaml without secrets, of which the repository keeps a copy (R5);
+	// empty: there is none to keep.
+	Configuration string
 }
 
 // Runner does Lifeboat's work. Its methods may be called concurrently, and again after any failure.

@@ -75,7 +75,7 @@ func TestDrillPassesInputsOn(t *testing.T) {
 		t.Errorf("PrepareDrill got %+v", prepare)
 	}
 	plan := inputOf[contract.PlanRestoreInput](t, r.fakes, contract.PlanRestoreActivity)
-	want := contract.PlanRestoreInput{Cluster: "orders", TargetDir: "/var/tmp/drill", Backup: "B", Timeline: 3, Target: r.fakes.prepared.Target}
+	want := contract.PlanRestoreInput{Cluster: "orders", TargetDir: "/var/tmp/drill", Backup: "B", Timeline: 3, Target: r.fakes.prepared.Target, Start: true}
 	if plan != want {
 		t.Errorf("PlanRestore got %+v, want %+v", plan, want)
 	}

@@ -55,7 +55,7 @@ func (t *tracker) restore(ctx workflow.Context, in contract.RestoreInput) (contr
 	host := onHost{in.Host, contract.HostQueue(workflow.GetInfo(ctx).TaskQueueName, in.Host)}
 	planned, facts, err := t.plan(ctx, host, contract.PlanRestoreInput{
 		Cluster: in.Cluster, TargetDir: in.TargetDir, Backup: in.Backup, Target: in.Target, Timeline: in.Timeline,
-		Action: in.Action, PlanHash: in.PlanHash,
+		Action: in.Action, PlanHash: in.PlanHash, Start: in.Start,
 	})
 	if err != nil {
 		return r, err

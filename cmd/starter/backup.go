@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +13,7 @@ import (
 func newBackupCommand(a *app) *cobra.Command {
 	var in contract.BackupInput
 	var f runFlags
+	var patience time.Duration
 	cmd := &cobra.Command{
 		Use:   "backup CLUSTER",
 		Short: "Take a backup",
@@ -24,9 +26,12 @@ func newBackupCommand(a *app) *cobra.Command {
 			if err := f.check(); err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("wal-timeout") && (!f.local || patience <= 0) {
+				return usagef("--wal-timeout is a duration above 0, and goes with --local: a worker has its own")
+			}
 			var res contract.BackupResult
 			if f.local {
-				res, err := a.backupHere(cmd.Context(), in)
+				res, err := a.backupHere(cmd.Context(), in, patience)
 				if err != nil {
 					return err
 				}
@@ -39,6 +44,7 @@ func newBackupCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&in.Type, "type", contract.TypeFull, "full; incremental and logical come with a later version")
+	cmd.Flags().DurationVar(&patience, "wal-timeout", 0, "with --local: how long to wait, without any progress, for the backup's WAL (default 1m0s)")
 	f.register(cmd)
 	return cmd
 }
@@ -50,10 +56,13 @@ func (f *runFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.id, "workflow-id", "", "name of the workflow's run (default: lifeboat-VERB-CLUSTER-TIME-RANDOM)")
 }
 
-func (a *app) backupHere(ctx context.Context, in contract.BackupInput) (contract.BackupResult, error) {
+func (a *app) backupHere(ctx context.Context, in contract.BackupInput, patience time.Duration) (contract.BackupResult, error) {
 	set, err := a.settings(in.Cluster)
 	if err != nil {
 		return contract.BackupResult{}, err
+	}
+	if patience > 0 {
+		set.WALTimeout = patience
 	}
 	run, end := a.localRun("backup", in.Cluster)
 	defer end()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +37,43 @@ func (a *app) openRepository(ctx context.Context, cluster string) (*repo.Reposit
 		return nil, c, err
 	}
 	r, err := c.OpenRepository(ctx, false)
-	return r, c, err
+	if err != nil {
+		return nil, c, err
+	}
+	return r, c, a.requireKnown(ctx, r, cluster)
+}
+
+// requireKnown refuses a cluster that the repository of the command line does not know: without a configuration a slip of
+// the finger would look like a cluster without backups. With one, a new cluster is unknown before its first backup.
+func (a *app) requireKnown(ctx context.Context, r *repo.Repository, cluster string) error {
+	if a.repository == "" {
+		return nil
+	}
+	known, err := r.Clusters(ctx)
+	if err != nil || slices.Contains(known, cluster) {
+		return err
+	}
+	hint := "it holds none yet"
+	if len(known) > 0 {
+		hint = "it knows " + strings.Join(known, ", ")
+	}
+	return &hinted{&configError{fmt.Errorf("the repository %s knows no cluster %s", r, cluster)}, hint}
+}
+
+// known is settings, for commands whose work opens the repository by itself.
+func (a *app) known(ctx context.Context, cluster string) (activities.Settings, error) {
+	set, c, err := a.cluster(cluster)
+	if err != nil || a.repository == "" {
+		return set, err
+	}
+	r, err := c.OpenRepository(ctx, false)
+	if repo.IsDamage(err) {
+		return set, nil // what works there tells of it
+	}
+	if err == nil {
+		err = a.requireKnown(ctx, r, cluster)
+	}
+	return set, err
 }
 
 // listBackups lists what can be read, and tells of manifests that cannot: who has to restore must see the other backups.
@@ -65,14 +102,7 @@ func (a *app) listBackups(ctx context.Context, cluster string) (list contract.Ba
 			return list, nil, err
 		}
 	}
-	if len(ids) > 0 {
-		return list, damage, nil
-	}
-	known, err := r.Clusters(ctx)
-	if err == nil && !slices.Contains(known, cluster) {
-		a.note("the repository %s knows no cluster %s; it has: %v", r, cluster, known)
-	}
-	return list, nil, err
+	return list, damage, nil
 }
 
 func listed(m *repo.Manifest, verified map[string]contract.Verified) contract.ListedBackup {

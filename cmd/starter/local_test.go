@@ -45,8 +45,18 @@ type protected struct {
 // protect makes one. The program is built and put on PATH, where a restore finds it for restore_command.
 func protect(t *testing.T) *protected {
 	t.Helper()
+	return protectIn(t, "", 0)
+}
+
+// protectIn is protect for a repository in a given folder, beside which something else is (see openToArchive), and for a
+// major version (0: the lowest that is installed).
+func protectIn(t *testing.T, folder string, major int) *protected {
+	t.Helper()
 	dir := pgtest.TempDir(t)
-	p := &protected{program: filepath.Join(dir, "lifeboat"), repo: filepath.Join(dir, "repo")}
+	p := &protected{program: filepath.Join(dir, "lifeboat"), repo: folder}
+	if folder == "" {
+		p.repo = filepath.Join(dir, "repo")
+	}
 	data, err := os.ReadFile(pgtest.Build(t, "lifeboat/cmd/starter"))
 	if err == nil {
 		err = os.WriteFile(p.program, data, 0o755)
@@ -58,7 +68,7 @@ func protect(t *testing.T) *protected {
 	config := filepath.Join(dir, "lifeboat.yaml")
 	p.env = environment{"LIFEBOAT_CONFIG": config}
 	p.Server = pgtest.New(t, pgtest.Options{
-		Checksums: true, OwnIdentity: true, Settings: map[string]string{"archive_timeout": "60"},
+		Major: major, Checksums: true, OwnIdentity: true, Settings: map[string]string{"archive_timeout": "60"},
 		Archive: func(s *pgtest.Server) string {
 			return fmt.Sprintf("%s --repository file://%s wal-push %%p --cluster orders", p.program, p.repo)
 		},
@@ -208,8 +218,8 @@ func (p *protected) checkWALStatus(t *testing.T) {
 	}
 	p.archive(t)
 	contains(t, "wal-status", p.run(t, "wal-status", "orders").must(t, 0).stdout, "FRONTIER", "exposure: ")
-	unknown := lifeboat(t, environment{}, "wal-status", "nosuch", "--repository", "file://"+p.repo).must(t, 1)
-	contains(t, "stderr", unknown.stderr, "does not know cluster nosuch")
+	unknown := lifeboat(t, environment{}, "wal-status", "nosuch", "--repository", "file://"+p.repo).must(t, 2)
+	contains(t, "stderr", unknown.stderr, "knows no cluster nosuch", "hint: it knows orders")
 }
 
 func (p *protected) checkCheck(t *testing.T) {

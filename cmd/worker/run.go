@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"lifeboat/activities"
+	"lifeboat/internal/assemble"
 	"lifeboat/internal/contract"
 	"lifeboat/workflows"
 )
@@ -36,7 +38,7 @@ const (
 // run polls until ctx ends, then hands on what is under way.
 func run(ctx context.Context, set activities.Settings, logger *slog.Logger) error {
 	worker.SetStickyWorkflowCacheSize(200)
-	opts, err := envconfig.LoadDefaultClientOptions()
+	opts, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{DisableFile: assemble.NoTemporalFile(os.LookupEnv)})
 	if err != nil {
 		return usageError{fmt.Errorf("read Temporal's settings: %w", err)}
 	}

@@ -104,6 +104,11 @@ func cluster(cfg *config.Config, name string) (activities.Cluster, error) {
 	}
 	out.RepositoryURL, out.RTO, out.RPO = r.URL, c.Objectives.RTO, c.Objectives.RPO
 	out.OpenRepository = opener(r.URL)
+	configuration, err := cfg.Sanitized(name)
+	if err != nil {
+		return out, err
+	}
+	out.Configuration = string(configuration)
 	for _, k := range c.Checks {
 		out.Checks = append(out.Checks, contract.SQLCheck{Name: k.Name, SQL: k.SQL, Expect: k.Expect})
 	}

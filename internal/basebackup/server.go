@@ -28,10 +28,18 @@ type serverFacts struct {
 
 // UnsupportedError says that a server cannot be backed up as it is set up. Trying again does not help before somebody
 // changes that.
-type UnsupportedError struct{ Reason string }
+type UnsupportedError struct{ Reason, Mend string }
 
 // Error is the reason with its remedy.
-func (e *UnsupportedError) Error() string { return e.Reason }
+func (e *UnsupportedError) Error() string {
+	if e.Mend == "" {
+		return e.Reason
+	}
+	return e.Reason + ": " + e.Mend
+}
+
+// Remedy is what to do about it.
+func (e *UnsupportedError) Remedy() string { return e.Mend }
 
 // inspect asks the server by SQL. archive_command is readable by everyone: it is no secret to PostgreSQL.
 func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
@@ -59,27 +67,32 @@ func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
 	if s.systemID, err = pg.ParseSystemID(s.SystemID); err != nil {
 		return nil, err
 	}
-	if reason := s.obstacle(); reason != "" {
-		return nil, &UnsupportedError{reason}
+	if obstacle := s.obstacle(); obstacle != nil {
+		return nil, obstacle
 	}
 	return &s, nil
 }
 
-// obstacle tells why the server cannot be backed up as it is, "" if it can.
-func (s *serverFacts) obstacle() string {
+// obstacle tells why the server cannot be backed up as it is, nil if it can.
+func (s *serverFacts) obstacle() error {
+	const push = "archive_command = 'lifeboat wal-push %p --cluster NAME'"
 	switch {
 	case s.InRecovery:
-		return "the server is a standby, and this version backs up primaries only: use the primary's dsn"
+		return &UnsupportedError{"the server is a standby, and this version backs up primaries only", "use the primary's dsn"}
 	case s.WALLevel == "minimal":
-		return "wal_level is minimal, so a backup could not be recovered: set wal_level = replica and restart the server"
+		return &UnsupportedError{"wal_level is minimal, so a backup could not be recovered", "set wal_level = replica and restart the server"}
 	case s.ArchiveMode == "off":
-		return "archive_mode is off, so the backup's WAL would never reach the repository: " +
-			"set archive_mode = on and archive_command = 'lifeboat wal-push %p --cluster NAME', and restart the server"
+		return &UnsupportedError{
+			"archive_mode is off, so the backup's WAL would never reach the repository",
+			"set archive_mode = on and " + push + ", and restart the server",
+		}
 	case s.ArchiveCommand == "" && s.ArchiveLibrary == "":
-		return "archive_command is empty, so the backup's WAL would never reach the repository: " +
-			"set archive_command = 'lifeboat wal-push %p --cluster NAME' and reload the configuration"
+		return &UnsupportedError{
+			"archive_command is empty, so the backup's WAL would never reach the repository",
+			"set " + push + " and reload the configuration",
+		}
 	}
-	return ""
+	return nil
 }
 
 func (s *serverFacts) identity() repo.Identity {

@@ -92,6 +92,8 @@ type PlanRestoreInput struct {
 	Timeline  uint32 `json:"timeline,omitempty"`
 	Action    string `json:"action,omitempty"`
 	PlanHash  string `json:"planHash,omitempty"`
+	// Start says that a server will be started: without programs of its major version on the host nothing is begun.
+	Start bool `json:"start,omitempty"`
 }
 
 // PlanRestoreResult carries the plan as the engine made it. Workflows pass it on and read only Summary and Hash.

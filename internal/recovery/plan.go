@@ -125,7 +125,7 @@ func candidates(ctx context.Context, opts PlanOptions) (all []*repo.Manifest, da
 	if opts.Backup != "" {
 		m, err := opts.Repo.Manifest(ctx, opts.Cluster, opts.Backup)
 		if errors.Is(err, repo.ErrNoBackup) {
-			return nil, nil, refuse("", "%v", err)
+			return nil, nil, refuse("`lifeboat backups "+opts.Cluster+"` lists them", "%v: %s of cluster %s", repo.ErrNoBackup, opts.Backup, opts.Cluster)
 		}
 		if err != nil {
 			return nil, nil, err

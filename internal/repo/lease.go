@@ -44,9 +44,12 @@ type BusyError struct {
 
 // Error tells who holds it and until when.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("%s of cluster %s is held by %s on %s until %s unless it is renewed: wait for it, or end that run",
-		e.Name, e.Cluster, e.Owner, e.Host, e.Expires.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%s of cluster %s is held by %s on %s until %s unless it is renewed: %s",
+		e.Name, e.Cluster, e.Owner, e.Host, e.Expires.UTC().Format(time.RFC3339), e.Remedy())
 }
+
+// Remedy is what to do about it.
+func (e *BusyError) Remedy() string { return "wait for it, or end that run" }
 
 // ErrLeaseLost says that another owner has begun a later term.
 var ErrLeaseLost = errors.New("the lease was lost to another owner")

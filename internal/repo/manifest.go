@@ -178,9 +178,13 @@ type IdentityError struct {
 
 // Error tells both identities and what to do.
 func (e *IdentityError) Error() string {
-	return fmt.Sprintf("cluster %s: the repository holds system identifier %s (WAL segments of %d bytes), the server or file has %s (%d); "+
-		"if this is another server, give it a cluster name of its own in lifeboat.yaml",
-		e.Cluster, e.Want.SystemID, e.Want.WALSegmentSize, e.Have.SystemID, e.Have.WALSegmentSize)
+	return fmt.Sprintf("cluster %s: the repository holds system identifier %s (WAL segments of %d bytes), the server or file has %s (%d); %s",
+		e.Cluster, e.Want.SystemID, e.Want.WALSegmentSize, e.Have.SystemID, e.Have.WALSegmentSize, e.Remedy())
+}
+
+// Remedy is what to do about it.
+func (e *IdentityError) Remedy() string {
+	return "if this is another server, give it a cluster name of its own in lifeboat.yaml"
 }
 
 // Identity reads a cluster's identity; the error wraps blob.ErrNotFound if the repository does not know the cluster.

@@ -91,7 +91,7 @@ func Open(ctx context.Context, store blob.Store) (*Repository, error) {
 	data, err := blob.ReadAll(ctx, store, headerKey, 64<<10)
 	if errors.Is(err, blob.ErrNotFound) {
 		if data, err = lostHeader(ctx, store); err == nil && data == nil {
-			return nil, fmt.Errorf("%w at %s: check the URL; the first backup or wal-push creates one", ErrNoRepository, store)
+			return nil, fmt.Errorf("%w at %s: check the URL; the first backup creates one", ErrNoRepository, store)
 		}
 	}
 	if err != nil {
@@ -122,6 +122,19 @@ func lostHeader(ctx context.Context, store blob.Store) ([]byte, error) {
 	return nil, nil
 }
 
+// FormatError says that a repository has a format that this program does not know.
+type FormatError struct{ Format int }
+
+// Error tells both formats and the remedy.
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("%s says format %d, this program knows format %d: %s", headerKey, e.Format, Format, e.Remedy())
+}
+
+// Remedy is what to do about it.
+func (e *FormatError) Remedy() string {
+	return "use the Lifeboat version that wrote the repository, or a newer one"
+}
+
 func parseHeader(data []byte) (h Header, err error) {
 	var version struct{ Format int }
 	if err := json.Unmarshal(data, &version); err != nil {
@@ -135,8 +148,7 @@ func parseHeader(data []byte) (h Header, err error) {
 				return h, &DamageError{Key: headerKey, Frame: -1, Reason: "its format number was changed"}
 			}
 		}
-		return h, fmt.Errorf("%s says format %d, this program knows format %d: use the Lifeboat version that wrote it, "+
-			"or a newer one", headerKey, version.Format, Format)
+		return h, &FormatError{version.Format}
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields() // a rotten name of a field must not read as its absence
