@@ -60,6 +60,8 @@ func NewRunner(s Settings) *Runner { return &Runner{set: s} }
 type Run struct {
 	// WorkflowID owns leases and is recorded; a --local run invents one.
 	WorkflowID string
+	// RunID tells runs of one WorkflowID apart; empty for a --local run.
+	RunID string
 	// Progress receives progress from time to time, from any goroutine. It must not be nil.
 	Progress func(contract.Progress)
 }

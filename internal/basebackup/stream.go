@@ -91,7 +91,7 @@ func (a *attempt) begin(s *dbcore.BaseBackupStream) {
 	a.opts.Logger.Info("backup began", "cluster", a.opts.Cluster, "backup", a.manifest.BackupID, "startLsn", a.manifest.StartLSN)
 }
 
-// report gives progress at once, once a second, and when it is stopped.
+// report gives progress at once, ten times a second, and when it is stopped.
 func (a *attempt) report(s *dbcore.BaseBackupStream) (stop func()) {
 	var total int64
 	for _, t := range s.Tablespaces {
@@ -102,7 +102,7 @@ func (a *attempt) report(s *dbcore.BaseBackupStream) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(time.Second)
+		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
