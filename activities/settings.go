@@ -43,9 +43,12 @@ type Cluster struct {
 	RepositoryURL string
 	// OpenRepository opens the cluster's repository; with create, it is made if there is none.
 	OpenRepository func(ctx context.Context, create bool) (*repo.Repository, error)
-	Compression    repo.Compression
-	RTO, RPO       time.Duration
-	Checks         []contract.SQLCheck
+	// RemoveStale removes the repository's unfinished writes that nobody has written to for longer than olderThan; nil
+	// where killed writers leave none.
+	RemoveStale func(ctx context.Context, olderThan time.Duration) (int, error)
+	Compression repo.Compression
+	RTO, RPO    time.Duration
+	Checks      []contract.SQLCheck
 }
 
 // Runner does Lifeboat's work. Its methods may be called concurrently, and again after any failure.

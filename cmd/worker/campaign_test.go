@@ -239,7 +239,7 @@ func (c *campaign) run(ctx context.Context, l *lane, verb string, plan []target)
 func (c *campaign) kill(ctx context.Context, l *lane, worker *victim, id string, at target, r *row) (*victim, error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
-	worker.set(func(e event) bool { return e.Workflow == id && at.reached(e) })
+	worker.set(func(e event) bool { return e.Workflow == id && at.reached(e) }, worker.kill)
 	verb := verbs()[r.verb]
 	run, err := l.begin(ctx, id, verb.workflow, verb.input(c, l))
 	if err != nil {
@@ -253,7 +253,7 @@ func (c *campaign) kill(ctx context.Context, l *lane, worker *victim, id string,
 		running, err = l.running(ctx, id)
 		return !running, err
 	})
-	worker.set(nil)
+	worker.set(nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, worker.tail(30))
 	}
@@ -274,7 +274,7 @@ func (c *campaign) kill(ctx context.Context, l *lane, worker *victim, id string,
 	if err := verb.check(ctx, c, l, run, id); err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", at, err, next.tail(30))
 	}
-	r.seconds = time.Since(worker.killed).Seconds()
+	r.seconds = time.Since(worker.sprung).Seconds()
 	if r.attempts, _, err = l.attempts(ctx, id, r.at.Activity); err != nil {
 		return nil, err
 	}

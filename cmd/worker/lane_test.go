@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,8 +43,9 @@ type victim struct {
 	done chan struct{} // closed when it has ended and all of its log was read
 
 	mu     sync.Mutex
-	trap   func(event) bool // kill -9 at the first event for which it is true
-	killed time.Time
+	trap   func(event) bool // act at the first event for which it is true
+	act    func()
+	sprung time.Time
 	events []event
 	log    []string
 }
@@ -61,9 +64,9 @@ func (v *victim) read(r io.Reader) {
 		if ok && (e.Msg == lineBegins || e.Msg == lineProgress) {
 			e.at = time.Now()
 			v.events = append(v.events, e)
-			if v.trap != nil && v.killed.IsZero() && v.trap(e) {
-				_ = v.cmd.Process.Signal(syscall.SIGKILL)
-				v.killed = e.at
+			if v.trap != nil && v.trap(e) {
+				v.act()
+				v.trap, v.sprung = nil, e.at
 			}
 		}
 		v.mu.Unlock()
@@ -72,12 +75,15 @@ func (v *victim) read(r io.Reader) {
 	close(v.done)
 }
 
-// set traps the process.
-func (v *victim) set(trap func(event) bool) {
+// set makes the process act, once, at an event; nil ends that.
+func (v *victim) set(trap func(event) bool, act func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.trap = trap
+	v.trap, v.act = trap, act
 }
+
+// kill is kill -9.
+func (v *victim) kill() { v.signal(syscall.SIGKILL) }
 
 // seen looks for an event.
 func (v *victim) seen(match func(event) bool) (event, bool) {
@@ -264,15 +270,15 @@ func (l *lane) nothingLeft() error {
 // socketDirs lists the private socket directories of servers whose data directories lie below root: those whose lock
 // file names one (its second line, src/backend/utils/init/miscinit.c), and those that say so themselves.
 func socketDirs(root string) []string {
-	var out []string
+	found := map[string]bool{}
 	files, _ := filepath.Glob("/tmp/lifeboat-*/.s.PGSQL.*.lock")
 	more, _ := filepath.Glob("/tmp/lifeboat-*/" + pginstance.SocketDirMarker)
 	for _, f := range append(files, more...) {
 		if data, err := os.ReadFile(f); err == nil && strings.Contains(string(data), root+"/") {
-			out = append(out, filepath.Dir(f))
+			found[filepath.Dir(f)] = true
 		}
 	}
-	return out
+	return slices.Collect(maps.Keys(found))
 }
 
 // wait asks until it is so, for a minute. An error is why it is not so yet.

@@ -65,7 +65,8 @@ func run(ctx context.Context, set activities.Settings, limits timeouts, logger *
 
 	fatal := make(chan error, 2)
 	queue := contract.HostQueue(set.TaskQueue, set.Host)
-	pollers := newPollers(c, set, limits, queue, func(err error) {
+	runner := activities.NewRunner(set)
+	pollers := newPollers(c, set.TaskQueue, runner, limits, queue, func(err error) {
 		select {
 		case fatal <- err:
 		default: // one is enough
@@ -78,20 +79,21 @@ func run(ctx context.Context, set activities.Settings, limits timeouts, logger *
 		}
 	}
 	logger.Info("worker ready", "queues", []string{set.TaskQueue, queue}, "workDir", set.WorkDir, "program", set.Program)
+	stopReaping := keepReaping(ctx, c, runner, logger)
 	select {
 	case err = <-fatal:
 		err = fmt.Errorf("the worker cannot go on: %w", err)
 	case <-ctx.Done():
 	}
 	logger.Info("worker stops; what is under way is handed on")
+	stopReaping()
 	stopAll(pollers)
 	return err
 }
 
 // newPollers makes the worker for the shared queue, which runs workflows and activities, and the one for this host's
 // own queue, which runs activities only.
-func newPollers(c client.Client, set activities.Settings, limits timeouts, hostQueue string, failed func(error)) []worker.Worker {
-	runner := activities.NewRunner(set)
+func newPollers(c client.Client, queue string, runner *activities.Runner, limits timeouts, hostQueue string, failed func(error)) []worker.Worker {
 	common := worker.Options{
 		WorkerStopTimeout:                       stopTimeout,
 		MaxHeartbeatThrottleInterval:            min(heartbeatInterval, limits.heartbeat/3),
@@ -103,7 +105,7 @@ func newPollers(c client.Client, set activities.Settings, limits timeouts, hostQ
 		MaxConcurrentLocalActivityExecutionSize: parallelActivities,
 		OnFatalError:                            failed,
 	}
-	shared := worker.New(c, set.TaskQueue, common)
+	shared := worker.New(c, queue, common)
 	workflows.Options{HeartbeatTimeout: limits.heartbeat, HostTimeout: limits.host}.Register(shared)
 	activities.Register(shared, runner)
 	onHost := common
