@@ -36,6 +36,11 @@ func (r *Runner) PrepareDrill(ctx context.Context, in contract.PrepareDrillInput
 	if err := os.MkdirAll(r.set.WorkDir, 0o755); err != nil {
 		return none, fmt.Errorf("prepare the work directory: %w", err)
 	}
+	if run.RunID != "" {
+		if err := writeClaim(dir, run); err != nil {
+			return none, err
+		}
+	}
 	out := contract.PrepareDrillResult{
 		Host: r.set.Host, Queue: contract.HostQueue(r.set.TaskQueue, r.set.Host),
 		TargetDir: dir, Target: in.Target, StartedAt: time.Now().UTC(),
@@ -157,7 +162,7 @@ func (r *Runner) CleanUpDrill(ctx context.Context, in contract.CleanUpDrillInput
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return none, err
 	}
-	return contract.CleanUpDrillResult{Removed: there}, nil
+	return contract.CleanUpDrillResult{Removed: there}, dropClaim(filepath.Clean(in.TargetDir))
 }
 
 // PublishReport completes a report by the objectives, stores it, and records the proof of the backup. It may be repeated.

@@ -227,6 +227,9 @@ func settings(t *testing.T) activities.Settings {
 	return set
 }
 
+// usual are the times of a worker that was started without flags.
+var usual = timeouts{heartbeat: heartbeatTimeout, host: hostTimeout}
+
 // TestRun_PollsUntilStopped runs the worker in this process: it adds the search attributes, polls both queues, and
 // stops in order.
 func TestRun_PollsUntilStopped(t *testing.T) {
@@ -237,7 +240,7 @@ func TestRun_PollsUntilStopped(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, set, slog.New(slog.NewTextHandler(&said, nil))) }()
+	go func() { ended <- run(ctx, set, usual, slog.New(slog.NewTextHandler(&said, nil))) }()
 	waitFor(t, "worker ready", func() bool { return strings.Contains(said.String(), "worker ready") })
 
 	c := temporal.Client()
@@ -270,6 +273,7 @@ func TestRun_PollsUntilStopped(t *testing.T) {
 func TestStart_RefusesWrongUsage(t *testing.T) {
 	for name, args := range map[string][]string{
 		"unknown flag": {"--nosuch"}, "argument": {"x"}, "log level": {"--log-level", "loud"}, "log format": {"--log-format", "xml"},
+		"heartbeat timeout": {"--heartbeat-timeout", "999ms"}, "host timeout": {"--host-timeout", "0"}, "a number without a unit": {"--host-timeout", "5"},
 		"no configuration": {"--config", filepath.Join(t.TempDir(), "none")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -282,7 +286,7 @@ func TestStart_RefusesWrongUsage(t *testing.T) {
 
 func TestRun_NoTemporal(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
-	err := run(t.Context(), settings(t), slog.New(slog.DiscardHandler))
+	err := run(t.Context(), settings(t), usual, slog.New(slog.DiscardHandler))
 	if err == nil || exitCode(err) != 1 || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "TEMPORAL_ADDRESS") {
 		t.Errorf("got %v", err)
 	}

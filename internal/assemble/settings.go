@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -103,7 +104,7 @@ func cluster(cfg *config.Config, name string) (activities.Cluster, error) {
 		return out, err
 	}
 	out.RepositoryURL, out.RTO, out.RPO = r.URL, c.Objectives.RTO, c.Objectives.RPO
-	out.OpenRepository = opener(r.URL)
+	out.OpenRepository, out.RemoveStale = opener(r.URL), staleRemover(r.URL)
 	configuration, err := cfg.Sanitized(name)
 	if err != nil {
 		return out, err
@@ -135,6 +136,23 @@ func WithoutConfiguration(url, clusterName string, host Host, log *slog.Logger) 
 	}
 	s.Clusters[clusterName] = c
 	return s, nil
+}
+
+// staleRemover cleans the store at a URL of what killed writers left.
+func staleRemover(url string) func(ctx context.Context, olderThan time.Duration) (int, error) {
+	return func(ctx context.Context, olderThan time.Duration) (int, error) {
+		store, err := OpenStore(ctx, url, false)
+		if err != nil {
+			return 0, err
+		}
+		sweeper, ok := store.(interface {
+			RemoveStale(ctx context.Context, olderThan time.Duration) (int, error)
+		})
+		if !ok {
+			return 0, nil
+		}
+		return sweeper.RemoveStale(ctx, olderThan)
+	}
 }
 
 func opener(url string) func(ctx context.Context, create bool) (*repo.Repository, error) {

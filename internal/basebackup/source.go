@@ -34,14 +34,14 @@ func (a *attempt) begin(start pg.LSN, timeline pg.Timeline, tablespaces []repo.T
 	a.opts.Logger.Info("backup began", "cluster", a.opts.Cluster, "backup", a.manifest.BackupID, "startLsn", a.manifest.StartLSN)
 }
 
-// report gives progress at once, once a second, and when it is stopped. total is an estimate in bytes.
+// report gives progress at once, ten times a second, and when it is stopped. total is an estimate in bytes.
 func (a *attempt) report(total int64) (stop func()) {
 	show := func() { a.opts.Progress(Progress{Phase: "copy", Done: a.writer.Stats().SourceBytes, Total: total}) }
 	show()
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(time.Second)
+		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {

@@ -21,6 +21,10 @@ const (
 	VerifyBackupsActivity = "VerifyBackups"
 )
 
+// ProgressSignal is the name of the signal by which an activity's worker tells its workflow, now and then, how far it is
+// (ProgressReport); workflows do not see heartbeats.
+const ProgressSignal = "lifeboat-progress"
+
 // DefaultTaskQueue takes all work that needs no particular host.
 const DefaultTaskQueue = "lifeboat"
 

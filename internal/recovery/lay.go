@@ -173,14 +173,14 @@ func (l *layer) run(ctx context.Context) error {
 	return l.placeControl(ctx)
 }
 
-// report gives progress twice a second until stopped.
+// report gives progress ten times a second until stopped.
 func (l *layer) report() (stop func()) {
 	show := func() { l.opts.Progress(Progress{Phase: "lay", Done: l.bytes.Load(), Total: l.plan.Bytes}) }
 	show()
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(500 * time.Millisecond)
+		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
