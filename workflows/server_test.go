@@ -304,6 +304,7 @@ func startServer(t *testing.T) client.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		server.Client().Close()
 		if err := server.Stop(); err != nil {
 			t.Errorf("stop the server: %v", err)
 		}

@@ -91,7 +91,10 @@ func startTemporal(t *testing.T) (server *testsuite.DevServer, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = server.Stop() })
+	t.Cleanup(func() {
+		server.Client().Close()
+		_ = server.Stop()
+	})
 	return server, address
 }
 
