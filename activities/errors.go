@@ -39,6 +39,9 @@ func ErrorType(err error) string {
 	case errors.As(err, &refused), errors.As(err, &identity), errors.Is(err, pginstance.ErrNotOurs):
 		return contract.ErrorRefused
 	case errors.As(err, &busy):
+		if busy.Damage != nil {
+			return "" // a lease that cannot be read is over soon
+		}
 		return contract.ErrorBusy
 	case errors.As(err, &config), errors.Is(err, dbcore.ErrInvalidConfig), errors.Is(err, repo.ErrNoRepository),
 		errors.As(err, &server), errors.As(err, &version), errors.Is(err, pginstance.ErrNoBinaries), errors.As(err, &noUser):
