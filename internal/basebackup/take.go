@@ -137,7 +137,7 @@ type attempt struct {
 	started  time.Time
 	manifest *repo.Manifest
 	control  *pg.ControlData
-	label    bool // backup_label came
+	label    bool // backup_label was stored
 	stop     dbcore.StopPosition
 }
 
@@ -165,7 +165,7 @@ func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
 		return nil, err
 	}
 	defer closeWriter()
-	if err := a.stream(ctx); err != nil {
+	if err := a.copyFiles(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.waitForWAL(ctx); err != nil {
