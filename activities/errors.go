@@ -37,6 +37,9 @@ func ErrorType(err error) string {
 	case errors.As(err, &refused), errors.As(err, &identity), errors.Is(err, pginstance.ErrNotOurs):
 		return contract.ErrorRefused
 	case errors.As(err, &busy):
+		if busy.Damage != nil {
+			return "" // a lease that cannot be read is over soon
+		}
 		return contract.ErrorBusy
 	case isConfiguration(err):
 		return contract.ErrorConfiguration

@@ -36,6 +36,7 @@ var kinds = []struct {
 	{"other server", &repo.IdentityError{}, contract.ErrorRefused},
 	{"other directory", pginstance.ErrNotOurs, contract.ErrorRefused},
 	{"lease held", &repo.BusyError{}, contract.ErrorBusy},
+	{"lease not readable", &repo.BusyError{Damage: &repo.DamageError{}}, ""},
 	{"not in the configuration", &ConfigurationError{"x"}, contract.ErrorConfiguration},
 	{"dsn", dbcore.ErrInvalidConfig, contract.ErrorConfiguration},
 	{"no repository", repo.ErrNoRepository, contract.ErrorConfiguration},

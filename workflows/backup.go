@@ -40,6 +40,10 @@ func (o Options) backup(ctx workflow.Context, raw converter.RawValue) (contract.
 }
 
 func backupFigures(r contract.BackupResult) string {
+	pages := ""
+	if r.CorruptPages+r.UnsurePages > 0 {
+		pages = fmt.Sprintf("⚠ %d corrupt pages, %d unsure", r.CorruptPages, r.UnsurePages)
+	}
 	return parts("backup "+r.BackupID, formatBytes(r.SourceBytes)+" read", formatBytes(r.StoredBytes)+" stored",
-		fmt.Sprintf("%d of %d chunks new", r.NewChunks, r.Chunks))
+		fmt.Sprintf("%d of %d chunks new", r.NewChunks, r.Chunks), pages)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,15 +36,15 @@ func newBackupCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.printBackup(res)
+				return a.printBackup(in, res)
 			}
 			return a.start(cmd.Context(), f, start{
 				workflow: contract.BackupWorkflow, verb: "backup", cluster: in.Cluster,
 				input: in, summary: "Backup of " + in.Cluster,
-			}, &res, func() error { return a.printBackup(res) })
+			}, &res, func() error { return a.printBackup(in, res) })
 		},
 	}
-	cmd.Flags().StringVar(&in.Type, "type", contract.TypeFull, "full; incremental and logical come with a later version")
+	cmd.Flags().StringVar(&in.Type, "type", contract.TypeFull, "full, or incremental: stores only what the newest backup has not; logical comes with a later version")
 	cmd.Flags().DurationVar(&patience, "wal-timeout", 0, "with --local: how long to wait, without any progress, for the backup's WAL (default 1m0s)")
 	f.register(cmd)
 	return cmd
@@ -69,13 +70,42 @@ func (a *app) backupHere(ctx context.Context, in contract.BackupInput, patience 
 	return activities.NewRunner(set).TakeBackup(ctx, contract.TakeBackupInput(in), run)
 }
 
-func (a *app) printBackup(r contract.BackupResult) error {
+// printBackup prints a backup that was taken. Corrupt pages are told on stderr and do not change the exit code: the backup is
+// there and restores. That it is not sound is what `lifeboat verify` ends with 3 for.
+func (a *app) printBackup(in contract.BackupInput, r contract.BackupResult) error {
+	if in.Type == contract.TypeIncremental && r.Type == contract.TypeFull {
+		a.note("%s had no backup to be incremental to: this one is a full", r.Cluster)
+	}
+	if text := pageTrouble(r); text != "" && !a.json { // also with --quiet
+		fmt.Fprintf(a.stderr, "WARNING: backup %s is kept, but it has %s; `lifeboat show %s %s` names them\n", r.BackupID, text, r.Cluster, r.BackupID)
+	}
 	if a.json {
 		return a.printJSON(r)
 	}
 	return a.lines(func(p *printer) {
-		p.line("backup %s of %s (%s): %s in %.1f s", r.BackupID, r.Cluster, r.Type, size(r.SourceBytes), r.Seconds)
+		p.line("backup %s of %s (%s): %s in %.1f s", r.BackupID, r.Cluster, kindOf(r), size(r.SourceBytes), r.Seconds)
 		p.line("  %d files, %d chunks, of which %d are new; %s stored", r.Files, r.Chunks, r.NewChunks, size(r.StoredBytes))
 		p.line("  PostgreSQL %s, timeline %d, WAL %s to %s, finished %s", r.PostgresVersion, r.Timeline, r.StartLSN, r.StopLSN, when(&r.FinishedAt))
 	})
+}
+
+// kindOf tells the type, and of an incremental what it builds on.
+func kindOf(r contract.BackupResult) string {
+	if r.ParentID == "" {
+		return r.Type
+	}
+	return r.Type + " to " + r.ParentID
+}
+
+// pageTrouble tells of pages that failed their checksum; "" if none did.
+func pageTrouble(r contract.BackupResult) string {
+	switch {
+	case r.CorruptPages > 0 && r.UnsurePages > 0:
+		return fmt.Sprintf("%d CORRUPT PAGES and %d that may be", r.CorruptPages, r.UnsurePages)
+	case r.CorruptPages > 0:
+		return fmt.Sprintf("%d CORRUPT PAGES", r.CorruptPages)
+	case r.UnsurePages > 0:
+		return fmt.Sprintf("%d pages that may be corrupt", r.UnsurePages)
+	}
+	return ""
 }

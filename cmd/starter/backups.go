@@ -124,7 +124,7 @@ func (a *app) printBackups(list contract.BackupList) error {
 		p.line("BACKUP\tTYPE\tFINISHED\tSIZE\tSTORED\tTIMELINE\tWAL\tVERIFIED")
 		for _, b := range list.Backups {
 			p.line("%s\t%s\t%s\t%s\t%s\t%d\t%s..%s\t%s", b.BackupID, b.Type, when(&b.FinishedAt), size(b.SourceBytes),
-				size(b.StoredBytes), b.Timeline, b.StartLSN, b.StopLSN, proof(b.Verified))
+				size(b.StoredBytes), b.Timeline, b.StartLSN, b.StopLSN, soundness(b))
 		}
 	})
 }
@@ -134,6 +134,14 @@ func proof(v *contract.Verified) string {
 		return "never"
 	}
 	return fmt.Sprintf("%s L%d %s", v.Verdict, v.Level, when(&v.At))
+}
+
+// soundness is the newest proof, and what the backup itself found.
+func soundness(b contract.ListedBackup) string {
+	if text := pageTrouble(b.BackupResult); text != "" {
+		return proof(b.Verified) + ", " + text
+	}
+	return proof(b.Verified)
 }
 
 // shownBackup is a backup in detail.
@@ -146,6 +154,7 @@ type shownBackup struct {
 	Superuser      string            `json:"superuser"`
 	Tablespaces    []repo.Tablespace `json:"tablespaces"`
 	Settings       map[string]int32  `json:"settings"`
+	PageCheck      *repo.PageCheck   `json:"pageCheck"` // null: not checked
 }
 
 func newShowCommand(a *app) *cobra.Command {
@@ -179,6 +188,7 @@ func (a *app) showBackup(ctx context.Context, cluster, id string) (*shownBackup,
 	return &shownBackup{
 		ListedBackup: listed(m, verified), Program: m.Program, WALSegmentSize: m.WALSegmentSize, DataChecksums: m.DataChecksums,
 		ServerManifest: m.ServerManifest, Superuser: m.Superuser, Tablespaces: append([]repo.Tablespace{}, m.Tablespaces...),
+		PageCheck: m.PageCheck,
 		Settings: map[string]int32{
 			"max_connections": m.MaxConnections, "max_worker_processes": m.MaxWorkerProcesses, "max_wal_senders": m.MaxWALSenders,
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
@@ -211,13 +221,13 @@ func (a *app) printShown(b *shownBackup) error {
 	err := a.table(func(p *printer) {
 		p.line("backup\t%s", b.BackupID)
 		p.line("cluster\t%s, system identifier %s, PostgreSQL %s", b.Cluster, b.SystemIdentifier, b.PostgresVersion)
-		p.line("type\t%s", b.Type)
+		p.line("type\t%s", kindOf(b.BackupResult))
 		p.line("taken\t%s to %s, %.1f s, by %s", when(&b.StartedAt), when(&b.FinishedAt), b.Seconds, b.Program)
 		p.line("run\t%s", b.WorkflowID)
 		p.line("WAL\t%s to %s on timeline %d, segments of %s", b.StartLSN, b.StopLSN, b.Timeline, size(int64(b.WALSegmentSize)))
 		p.line("content\t%s in %d files, %d chunks", size(b.SourceBytes), b.Files, b.Chunks)
-		p.line("stored\t%s new, in %d new chunks", size(b.StoredBytes), b.NewChunks)
-		p.line("page checksums\t%v", b.DataChecksums)
+		p.line("stored\t%s new, in %d new chunks; %s changed", size(b.StoredBytes), b.NewChunks, size(b.ChangedBytes))
+		printPages(p, b)
 		p.line("backup_manifest\t%v", b.ServerManifest)
 		p.line("superuser\t%s", b.Superuser)
 		for _, t := range b.Tablespaces {
@@ -226,4 +236,30 @@ func (a *app) printShown(b *shownBackup) error {
 		p.line("verified\t%s", proof(b.Verified))
 	})
 	return err
+}
+
+// printPages tells what page checksums said while the backup was taken, and names the first pages that failed.
+func printPages(p *printer, b *shownBackup) {
+	c := b.PageCheck
+	switch {
+	case !b.DataChecksums:
+		p.line("page checksums\toff in this cluster")
+		return
+	case c == nil:
+		p.line("page checksums\tnot checked while the backup was taken; `lifeboat verify --level 3` does")
+		return
+	}
+	p.line("page checksums\t%d pages checked, %d corrupt, %d unsure, %d torn (replay mends these)", c.Checked, c.Corrupt, c.Unsure, c.Torn)
+	const most = 20
+	shown := 0
+	for _, page := range c.Pages {
+		if page.State == repo.PageTorn {
+			continue
+		}
+		if shown++; shown > most {
+			p.line("\tand %d more: --json lists them", c.Corrupt+c.Unsure-most)
+			return
+		}
+		p.line("%s page\tblock %d of %s: %s", page.State, page.Block, page.File, page.Problem)
+	}
 }

@@ -99,7 +99,7 @@ func TestUsageErrors(t *testing.T) {
 		"extra argument":      {[]string{"backup", "c", "d"}, "Usage", `unexpected argument "d"`},
 		"empty argument":      {[]string{"backup", ""}, "Usage", "CLUSTER is empty"},
 		"missing flag":        {[]string{"wal-push", "x"}, "Usage", "cluster"},
-		"backup type":         {[]string{"backup", "c", "--type", "incremental"}, "Usage", "not available in this version"},
+		"backup type":         {[]string{"backup", "c", "--type", "logical"}, "Usage", "not available in this version"},
 		"local and detached":  {[]string{"backup", "c", "--local", "--detach"}, "Usage", "--detach does not wait"},
 		"identity":            {[]string{"backups", "c", "--identity", "k"}, "Usage", "encryption is not available in this version"},
 		"repository, no use":  {[]string{"backup", "c", "--repository", "file:///r"}, "Usage", "takes no --repository"},

@@ -22,7 +22,7 @@ import (
 var (
 	backupKeys = []string{
 		"cluster", "backupId", "type", "parentId", "systemIdentifier", "postgresVersion", "timeline", "startLsn",
-		"stopLsn", "startedAt", "finishedAt", "sourceBytes", "changedBytes", "storedBytes", "chunks", "newChunks", "files", "seconds", "workflowId",
+		"stopLsn", "startedAt", "finishedAt", "sourceBytes", "changedBytes", "storedBytes", "chunks", "newChunks", "files", "corruptPages", "unsurePages", "seconds", "workflowId",
 	}
 	restoreKeys = []string{
 		"cluster", "backupId", "targetDir", "target", "reached", "plan", "bytes", "reusedBytes", "walSegments",
@@ -163,7 +163,7 @@ func (p *protected) checkListing(t *testing.T, id string) {
 		t.Errorf("listed %v", b)
 	}
 	shown := p.run(t, "show", "orders", "latest", "--json").must(t, 0).object(t)
-	hasKeys(t, "shown backup", shown, append(want, "program", "walSegmentSize", "dataChecksums", "serverManifest", "superuser", "tablespaces", "settings")...)
+	hasKeys(t, "shown backup", shown, append(want, "program", "walSegmentSize", "dataChecksums", "serverManifest", "superuser", "tablespaces", "settings", "pageCheck")...)
 	if shown["backupId"] != id || shown["dataChecksums"] != true {
 		t.Errorf("shown %v", shown)
 	}

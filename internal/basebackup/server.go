@@ -15,6 +15,8 @@ type serverFacts struct {
 	VersionText    string `db:"version_text"`
 	SystemID       string `db:"system_id"`
 	SegmentSize    int64  `db:"segment_size"`
+	BlockSize      int    `db:"block_size"`
+	SegmentBlocks  uint32 `db:"segment_blocks"`
 	Checksums      bool   `db:"checksums"`
 	Superuser      string `db:"superuser"`
 	InRecovery     bool   `db:"in_recovery"`
@@ -52,6 +54,8 @@ func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
 		select current_setting('server_version_num')::int as version_num, current_setting('server_version') as version_text,
 		       (select system_identifier::text from pg_control_system()) as system_id,
 		       (select setting::bigint from pg_settings where name = 'wal_segment_size') as segment_size,
+		       current_setting('block_size')::int as block_size,
+		       (select setting::int from pg_settings where name = 'segment_size') as segment_blocks,
 		       current_setting('data_checksums')::bool as checksums,
 		       (select rolname from pg_roles where oid = 10) as superuser,
 		       pg_is_in_recovery() as in_recovery, current_setting('archive_mode') as archive_mode,
@@ -79,6 +83,11 @@ func (s *serverFacts) obstacle() error {
 	switch {
 	case s.InRecovery:
 		return &UnsupportedError{"the server is a standby, and this version backs up primaries only", "use the primary's dsn"}
+	case s.BlockSize != pg.BlockSize:
+		return &UnsupportedError{
+			fmt.Sprintf("the server was built with a block size of %d bytes, and this version knows %d only", s.BlockSize, pg.BlockSize),
+			"back it up with another tool",
+		}
 	case s.WALLevel == "minimal":
 		return &UnsupportedError{"wal_level is minimal, so a backup could not be recovered", "set wal_level = replica and restart the server"}
 	case s.ArchiveMode == "off":
@@ -103,4 +112,5 @@ func (s *serverFacts) describe(m *repo.Manifest) {
 	m.SystemID, m.WALSegmentSize = s.systemID, pg.SegmentSize(s.SegmentSize)
 	m.PostgresMajor, m.PostgresText = pg.Version(s.VersionNum).Major(), s.VersionText
 	m.DataChecksums, m.Superuser = s.Checksums, s.Superuser
+	m.RelationSegmentBlocks = s.SegmentBlocks
 }

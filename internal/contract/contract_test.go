@@ -87,7 +87,8 @@ func TestInputs_Validate(t *testing.T) {
 	invalid(t, "backup", backup(BackupInput{Cluster: "c"}), "")
 	invalid(t, "full backup", backup(BackupInput{Cluster: "c", Type: TypeFull}), "")
 	invalid(t, "backup of nothing", backup(BackupInput{}), `"cluster" is required`)
-	invalid(t, "incremental backup", backup(BackupInput{Cluster: "c", Type: TypeIncremental}), "not available")
+	invalid(t, "incremental backup", backup(BackupInput{Cluster: "c", Type: TypeIncremental}), "")
+	invalid(t, "logical backup", backup(BackupInput{Cluster: "c", Type: TypeLogical}), "not available")
 	invalid(t, "logical backup", backup(BackupInput{Cluster: "c", Type: TypeLogical}), "not available")
 	invalid(t, "backup of another kind", backup(BackupInput{Cluster: "c", Type: "Full"}), `"type"`)
 

@@ -137,7 +137,9 @@ func TestFormatDocument_Defaults(t *testing.T) {
 		"`leafSpan`": num(h.LeafSpan), "`fanOut`": num(h.FanOut), "`packSize`": num(h.PackSize), "`check`": "computed",
 	})
 
-	plain, err := encodeJSON("x", Manifest{ParentID: "p", WorkflowID: "w", Tablespaces: []Tablespace{{}}})
+	plain, err := encodeJSON("x", Manifest{
+		ParentID: "p", WorkflowID: "w", Tablespaces: []Tablespace{{}}, RelationSegmentBlocks: 1, PageCheck: &PageCheck{},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

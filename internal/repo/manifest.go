@@ -70,6 +70,11 @@ type Manifest struct {
 	Files        int64   `json:"files"`
 	Seconds      float64 `json:"seconds"`
 
+	// RelationSegmentBlocks is how many blocks of a fork one file holds; 0 is pg.DefaultSegmentBlocks.
+	RelationSegmentBlocks uint32 `json:"relationSegmentBlocks,omitempty"`
+	// PageCheck is nil of a backup whose pages were not checked: without data checksums there is nothing to check.
+	PageCheck *PageCheck `json:"pageCheck,omitempty"`
+
 	Table Table `json:"table"`
 }
 

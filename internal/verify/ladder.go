@@ -166,6 +166,7 @@ func (l *ladder) climb(ctx context.Context) error {
 		if s.snap == nil {
 			continue
 		}
+		s.corrupt()
 		if l.Level >= 3 {
 			if err := l.pages(ctx, s); err != nil {
 				return err

@@ -4,21 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"regexp"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"lifeboat/internal/pg"
 	"lifeboat/internal/repo"
 )
-
-// relationFile matches the files that consist of pages with checksums: relations in all their forks, in databases, shared
-// and in tablespaces (storage/relfilelocator.h, common/relpath.c; pg_checksums.c scans the same).
-var relationFile = regexp.MustCompile(`^(?:base/\d+|global|pg_tblspc/\d+/PG_[^/]+/\d+)/\d+(?:_fsm|_vm|_init)?(?:\.(\d+))?$`)
-
-// blocksPerFile is how many blocks of a fork one file holds: RELSEG_SIZE as everyone builds PostgreSQL, 1 GB.
-const blocksPerFile = 131072
 
 // pageTask is a stretch of a relation's file to check.
 type pageTask struct {
@@ -31,7 +22,8 @@ type pageTask struct {
 //
 // A backup is taken from files that change meanwhile: a page may be torn in it, and replay mends it by the full page image
 // that the WAL has of every page that changed since the backup's start (R7). Such a page bears an LSN at or after the
-// start and at or before its end, and its checksum decides nothing. Any other must match.
+// start and at or before its end, and its checksum decides nothing. Any other must match, unless the backup saw the page
+// change while it was taken.
 func (l *ladder) pages(ctx context.Context, s *subject) error {
 	m := s.snap.Manifest
 	if !m.DataChecksums {
@@ -48,10 +40,11 @@ func (l *ladder) pages(ctx context.Context, s *subject) error {
 		defer mu.Unlock()
 		s.add(p)
 	}
+	seen := seenPages(m.PageCheck)
 	items := func(yield func(pageTask) error) error { return l.relations(ctx, s, found, yield) }
 	var sample atomic.Pointer[soundPage]
 	err := parallel(ctx, l.Workers, items, func(ctx context.Context, t pageTask) error {
-		err := l.checkPiece(ctx, s.snap, t, found, &sample)
+		err := l.checkPiece(ctx, s.snap, t, seen, found, &sample)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -82,15 +75,13 @@ func (l *ladder) relations(ctx context.Context, s *subject, found func(Problem),
 			found(problemOf(3, "", err))
 			return nil
 		}
-		match := relationFile.FindStringSubmatch(e.Path)
-		if e.Type != repo.TypeFile || match == nil {
+		segment, ok := pg.RelationFile(e.Path)
+		if e.Type != repo.TypeFile || !ok {
 			continue
 		}
-		first := uint64(0)
-		if match[1] != "" {
-			if first, err = strconv.ParseUint(match[1], 10, 15); err != nil {
-				continue // no relation has that many files
-			}
+		blocks := s.snap.Manifest.RelationSegmentBlocks
+		if blocks == 0 {
+			blocks = pg.DefaultSegmentBlocks
 		}
 		pieces, err := s.snap.Pieces(ctx, &e)
 		if ctx.Err() != nil {
@@ -103,7 +94,7 @@ func (l *ladder) relations(ctx context.Context, s *subject, found func(Problem),
 			continue
 		}
 		for _, piece := range pieces {
-			if err := yield(pageTask{e, piece, uint32(first) * blocksPerFile}); err != nil {
+			if err := yield(pageTask{e, piece, segment * blocks}); err != nil {
 				return err
 			}
 		}
@@ -113,12 +104,14 @@ func (l *ladder) relations(ctx context.Context, s *subject, found func(Problem),
 
 // checkPiece checks the whole blocks of what is read, and then those that were cut by the edges of chunks. A rest at the
 // end of a file that is no whole block is of a file that was growing: replay's business.
-func (l *ladder) checkPiece(ctx context.Context, snap *repo.Snapshot, t pageTask, found func(Problem), sample *atomic.Pointer[soundPage]) error {
+func (l *ladder) checkPiece(ctx context.Context, snap *repo.Snapshot, t pageTask, seen seen, found func(Problem), sample *atomic.Pointer[soundPage]) error {
 	m := snap.Manifest
 	check := func(page []byte, offset int64) {
 		block := t.first + uint32(offset/pg.BlockSize)
 		if text := checkPage(page, block, m.StartLSN, m.StopLSN); text != "" {
-			found(Problem{Level: 3, Outcome: Failed, File: t.entry.Path, Block: int64(block), Text: text})
+			if p, ok := seen.problem(t.entry.Path, int64(block), text); ok {
+				found(p)
+			}
 		} else if sample.Load() == nil && compared(page, m.StartLSN, m.StopLSN) {
 			sample.CompareAndSwap(nil, &soundPage{bytes.Clone(page), t.entry.Path, block})
 		}
@@ -167,16 +160,12 @@ func compared(page []byte, start, stop pg.LSN) bool {
 // within the backup. One beyond the backup's end cannot have been written by anybody.
 func checkPage(page []byte, block uint32, start, stop pg.LSN) string {
 	lsn := pg.PageLSN(page)
-	replayed := lsn >= start && lsn <= stop
-	if pg.PageIsNew(page) {
-		if replayed || pg.PageIsZero(page) {
-			return ""
-		}
-		return "the page is marked as new, but is not empty"
-	}
-	want, have := pg.PageChecksum(page, block), pg.StoredChecksum(page)
-	if replayed || want == have {
+	if lsn >= start && lsn <= stop {
 		return ""
 	}
-	return fmt.Sprintf("page checksum is %04X, its content gives %04X (page LSN %v, backup %v to %v)", have, want, lsn, start, stop)
+	text := pg.PageProblem(page, block)
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s (page LSN %v, backup %v to %v)", text, lsn, start, stop)
 }
