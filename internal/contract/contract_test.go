@@ -215,7 +215,7 @@ func fields(t *testing.T, v any, inside ...string) string {
 // More names may follow those of the list.
 func TestResults_HaveTheFieldsOfTheInterface(t *testing.T) {
 	const backup = "cluster,backupId,type,parentId,systemIdentifier,postgresVersion,timeline,startLsn,stopLsn,startedAt,finishedAt," +
-		"sourceBytes,changedBytes,storedBytes,chunks,newChunks,files,seconds,workflowId"
+		"sourceBytes,changedBytes,storedBytes,chunks,newChunks,files,corruptPages,unsurePages,seconds,workflowId"
 	now := start
 	reached := &Reached{Time: &now, LastCommitAt: &now}
 	restore := RestoreResult{Target: Target{Kind: "time", Value: "v"}, Reached: reached, Plan: json.RawMessage("{}")}
