@@ -22,6 +22,8 @@ type serverFacts struct {
 	ArchiveCommand string `db:"archive_command"`
 	ArchiveLibrary string `db:"archive_library"`
 	WALLevel       string `db:"wal_level"`
+	Role           string `db:"role"`
+	MayBackup      bool   `db:"may_backup"`
 
 	systemID pg.SystemID
 }
@@ -33,9 +35,15 @@ type UnsupportedError struct{ Reason string }
 // Error is the reason with its remedy.
 func (e *UnsupportedError) Error() string { return e.Reason }
 
+// BackupGrant is the statement that lets a role, written as an identifier, take backups from the data directory. It is
+// for the database that the role connects to.
+func BackupGrant(role string) string {
+	return "grant execute on function pg_backup_start(text, boolean), pg_backup_stop(boolean) to " + role
+}
+
 // inspect asks the server by SQL. archive_command is readable by everyone: it is no secret to PostgreSQL.
-func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
-	conn, err := dbcore.Connect(ctx, cfg)
+func inspect(ctx context.Context, opts Options) (*serverFacts, error) {
+	conn, err := dbcore.Connect(ctx, opts.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +57,9 @@ func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
 		       pg_is_in_recovery() as in_recovery, current_setting('archive_mode') as archive_mode,
 		       current_setting('archive_command') as archive_command,
 		       coalesce(current_setting('archive_library', true), '') as archive_library,
-		       current_setting('wal_level') as wal_level`)
+		       current_setting('wal_level') as wal_level, quote_ident(current_user) as role,
+		       has_function_privilege('pg_backup_start(text, boolean)', 'execute')
+		         and has_function_privilege('pg_backup_stop(boolean)', 'execute') as may_backup`)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
@@ -59,17 +69,25 @@ func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
 	if s.systemID, err = pg.ParseSystemID(s.SystemID); err != nil {
 		return nil, err
 	}
-	if reason := s.obstacle(); reason != "" {
+	if reason := s.obstacle(opts.DataDirectory != ""); reason != "" {
 		return nil, &UnsupportedError{reason}
+	}
+	if opts.DataDirectory != "" {
+		if _, err := proveDirectory(ctx, conn, opts.DataDirectory, 0); err != nil {
+			return nil, err
+		}
 	}
 	return &s, nil
 }
 
-// obstacle tells why the server cannot be backed up as it is, "" if it can.
-func (s *serverFacts) obstacle() string {
+// obstacle tells why the server cannot be backed up as it is, "" if it can. local: from its data directory.
+func (s *serverFacts) obstacle(local bool) string {
 	switch {
 	case s.InRecovery:
 		return "the server is a standby, and this version backs up primaries only: use the primary's dsn"
+	case local && !s.MayBackup:
+		return "role " + s.Role + " may not call pg_backup_start and pg_backup_stop, which a backup from the data directory needs: " +
+			BackupGrant(s.Role)
 	case s.WALLevel == "minimal":
 		return "wal_level is minimal, so a backup could not be recovered: set wal_level = replica and restart the server"
 	case s.ArchiveMode == "off":

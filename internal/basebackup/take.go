@@ -16,8 +16,13 @@ import (
 type Options struct {
 	Repo    *repo.Repository
 	Cluster string
-	// Server is the protected server. Its role needs REPLICATION, and pg_hba.conf a line for "replication".
+	// Server is the protected server. Its role needs REPLICATION, and pg_hba.conf a line for "replication", unless
+	// DataDirectory is set.
 	Server dbcore.Config
+	// DataDirectory is the absolute path of the server's data directory on this host: its files are read from there.
+	// Server's role then needs EXECUTE on pg_backup_start and pg_backup_stop instead of REPLICATION, and this process
+	// must be allowed to read the directory. Empty: the server sends its files by the replication protocol.
+	DataDirectory string
 	// WorkflowID owns the lease and is recorded in the manifest: the next attempt of the same workflow takes over at
 	// once. Required.
 	WorkflowID string
@@ -46,7 +51,8 @@ var leaseTTL = time.Minute
 
 // Take takes one full backup and returns its manifest when it is visible. It may be called again after any failure.
 // What a caller may decide on: *UnsupportedError and *pg.UnsupportedVersionError (the server's settings),
-// *repo.IdentityError (another server), *repo.BusyError and repo.ErrLeaseLost (another run), *WALTimeoutError.
+// *DirectoryError (the data directory), *repo.IdentityError (another server), *repo.BusyError and repo.ErrLeaseLost
+// (another run), *WALTimeoutError.
 func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -57,7 +63,7 @@ func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 	if opts.WALTimeout <= 0 {
 		opts.WALTimeout = time.Minute
 	}
-	srv, err := inspect(ctx, opts.Server)
+	srv, err := inspect(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", opts.Cluster, err)
 	}
