@@ -49,11 +49,11 @@ func accessError(dir string, err error) error {
 	}
 }
 
-// patience and pause are how long, and how often, something is looked at again that changes under a running server.
-const (
-	patience = 5 * time.Second
-	pause    = 50 * time.Millisecond
-)
+// patience is how long something is looked at again that changes under a running server, and pause is the time between
+// two looks. patience is a variable for tests.
+var patience = 5 * time.Second
+
+const pause = 50 * time.Millisecond
 
 // again asks until the answer is true, an error, or the time is over, which is false.
 func again(ctx context.Context, ask func() (bool, error)) (bool, error) {

@@ -297,7 +297,7 @@ func compareManifests(t *testing.T, want, got *repo.Manifest) {
 }
 
 // verifies lays a backup and runs pg_verifybackup (R9).
-func (b *bench) verifies(t *testing.T, m *repo.Manifest) *recovery.Plan {
+func (b *bench) verifies(t *testing.T, m *repo.Manifest) {
 	t.Helper()
 	plan, err := recovery.MakePlan(t.Context(), recovery.PlanOptions{
 		Repo: b.repo, Cluster: "c1", Backup: m.BackupID, TargetDir: filepath.Join(pgtest.TempDir(t), "restored"),
@@ -306,12 +306,16 @@ func (b *bench) verifies(t *testing.T, m *repo.Manifest) *recovery.Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lifeboat := pgtest.Build(t, "lifeboat/cmd/starter")
-	if _, err := recovery.Lay(t.Context(), plan, recovery.LayOptions{Repo: b.repo, FetchCommand: []string{lifeboat, "--repository", "file://" + b.repoDir}}); err != nil {
-		t.Fatal(err)
-	}
+	b.lay(t, plan)
 	if f := verify.Manifest(t.Context(), b.Bin, pgtest.Owner(t), plan.TargetDir, recovery.ChangedFiles()); f.Outcome != verify.Passed {
 		t.Errorf("pg_verifybackup: %s, %s", f.Outcome, f.Observed)
 	}
-	return plan
+}
+
+func (b *bench) lay(t *testing.T, plan *recovery.Plan) {
+	t.Helper()
+	fetch := []string{pgtest.Build(t, "lifeboat/cmd/starter"), "--repository", "file://" + b.repoDir}
+	if _, err := recovery.Lay(t.Context(), plan, recovery.LayOptions{Repo: b.repo, FetchCommand: fetch}); err != nil {
+		t.Fatal(err)
+	}
 }
