@@ -17,6 +17,7 @@ type Registry interface {
 
 // Register binds a Runner's methods to a worker, under the contract's names.
 func Register(to Registry, r *Runner) {
+	register(to, contract.PlanBackupActivity, r.PlanBackup)
 	register(to, contract.TakeBackupActivity, r.TakeBackup)
 	register(to, contract.PlanRestoreActivity, r.PlanRestore)
 	register(to, contract.LayFilesActivity, r.LayFiles)

@@ -57,7 +57,7 @@ func (a *app) backupHere(ctx context.Context, in contract.BackupInput) (contract
 	}
 	run, end := a.localRun("backup", in.Cluster)
 	defer end()
-	return activities.NewRunner(set).TakeBackup(ctx, contract.TakeBackupInput(in), run)
+	return activities.NewRunner(set).TakeBackup(ctx, contract.TakeBackupInput{Cluster: in.Cluster, Type: in.Type}, run)
 }
 
 func (a *app) printBackup(r contract.BackupResult) error {

@@ -12,6 +12,7 @@ import (
 
 	"lifeboat/activities"
 	"lifeboat/dbcore"
+	"lifeboat/internal/basebackup"
 	"lifeboat/internal/config"
 	"lifeboat/internal/contract"
 	"lifeboat/internal/recovery"
@@ -188,12 +189,16 @@ func problemOf(err error) problem {
 		refused *recovery.RefusedError
 		connect *dbcore.ConnectError
 		run     *runError
+		dir     *basebackup.DirectoryError
 	)
 	switch {
 	case errors.As(err, &hint):
 		p.Hint = hint.hint
 	case errors.As(err, &refused):
 		p.Hint = refused.Hint
+		p.Message = strings.TrimSuffix(p.Message, "; "+p.Hint)
+	case errors.As(err, &dir):
+		p.Hint = dir.Hint
 		p.Message = strings.TrimSuffix(p.Message, "; "+p.Hint)
 	case errors.As(err, &connect):
 		p.Hint = connect.Hint

@@ -73,6 +73,30 @@ func again(ctx context.Context, ask func() (bool, error)) (bool, error) {
 	}
 }
 
+// LookForDirectory tells whether a data directory is on this host at all: a *DirectoryError says that it is not.
+func LookForDirectory(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, filepath.FromSlash(controlFile)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return notHere(dir, err)
+	}
+	return nil // whether it may be read is seen when it is
+}
+
+// CheckDirectory tells whether a directory can be read and is the one that the server at q runs on, as far as can be told
+// without a checkpoint. What is wrong is a *DirectoryError.
+func CheckDirectory(ctx context.Context, q dbcore.Querier, dir string) error {
+	_, err := proveDirectory(ctx, q, dir, 0)
+	return err
+}
+
+func notHere(dir string, err error) error {
+	return &DirectoryError{
+		Path: dir, Reason: "there is none on this host, for it has no " + controlFile, err: err,
+		Hint: "data_directory is for where Lifeboat runs beside the server: run it there, correct the path, or empty it to back " +
+			"up by the replication protocol",
+	}
+}
+
 // controlOf is a data directory's pg_control.
 type controlOf struct {
 	raw  []byte
@@ -102,11 +126,7 @@ func readControl(ctx context.Context, dir string) (*controlOf, error) {
 	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &DirectoryError{
-			Path: dir, Reason: "there is none on this host, for it has no " + controlFile, err: err,
-			Hint: "data_directory is for where Lifeboat runs beside the server: run it there, correct the path, or empty it to back " +
-				"up by the replication protocol",
-		}
+		return nil, notHere(dir, err)
 	case err != nil:
 		return nil, accessError(dir, err)
 	case !ok:

@@ -41,6 +41,24 @@ func BackupGrant(role string) string {
 	return "grant execute on function pg_backup_start(text, boolean), pg_backup_stop(boolean) to " + role
 }
 
+// MissingGrant returns the statement that the role of a session lacks for backups from the data directory; "" if it may
+// take them.
+func MissingGrant(ctx context.Context, q dbcore.Querier) (string, error) {
+	type rights struct {
+		Role string `db:"role"`
+		May  bool   `db:"may"`
+	}
+	r, err := dbcore.One[rights](ctx, q, "select quote_ident(current_user) as role, "+mayBackup+" as may")
+	if err != nil || r.May {
+		return "", err
+	}
+	return BackupGrant(r.Role), nil
+}
+
+// mayBackup is true for a role that may bring the server into backup mode and out of it.
+const mayBackup = `(has_function_privilege('pg_backup_start(text, boolean)', 'execute')
+	and has_function_privilege('pg_backup_stop(boolean)', 'execute'))`
+
 // inspect asks the server by SQL. archive_command is readable by everyone: it is no secret to PostgreSQL.
 func inspect(ctx context.Context, opts Options) (*serverFacts, error) {
 	conn, err := dbcore.Connect(ctx, opts.Server)
@@ -58,8 +76,7 @@ func inspect(ctx context.Context, opts Options) (*serverFacts, error) {
 		       current_setting('archive_command') as archive_command,
 		       coalesce(current_setting('archive_library', true), '') as archive_library,
 		       current_setting('wal_level') as wal_level, quote_ident(current_user) as role,
-		       has_function_privilege('pg_backup_start(text, boolean)', 'execute')
-		         and has_function_privilege('pg_backup_stop(boolean)', 'execute') as may_backup`)
+		       `+mayBackup+` as may_backup`)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
