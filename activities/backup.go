@@ -22,8 +22,12 @@ func (r *Runner) TakeBackup(ctx context.Context, in contract.TakeBackupInput, ru
 	if err != nil {
 		return none, err
 	}
+	from, err := r.source(ctx, in.Cluster, &c, in.Queue)
+	if err != nil {
+		return none, err
+	}
 	m, err := basebackup.Take(ctx, basebackup.Options{
-		Repo: rp, Cluster: in.Cluster, Server: c.Server, Type: repo.BackupType(in.Type), WorkflowID: run.WorkflowID, Host: r.set.Host, Program: r.set.Program,
+		Repo: rp, Cluster: in.Cluster, Server: from.Server, DataDirectory: from.DataDirectory, Type: repo.BackupType(in.Type), WorkflowID: run.WorkflowID, Host: r.set.Host, Program: r.set.Program,
 		Compression: c.Compression, WALTimeout: r.set.WALTimeout, CheckpointEvery: r.set.CheckpointEvery, Logger: r.set.Logger,
 		Progress: func(p basebackup.Progress) {
 			run.Progress(contract.Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Waiting: p.Waiting})

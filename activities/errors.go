@@ -30,8 +30,13 @@ func ErrorType(err error) string {
 		noWAL    *basebackup.WALTimeoutError
 		input    *InputError
 		conflict *repo.WALConflictError
+		dir      *basebackup.DirectoryError
 	)
 	switch {
+	case errors.As(err, &dir) && !dir.Foreign:
+		return contract.ErrorConfiguration
+	case errors.As(err, &dir): // an identity mismatch
+		return contract.ErrorRefused
 	case errors.As(err, &input):
 		return contract.ErrorInvalidInput
 	case errors.As(err, &refused), errors.As(err, &identity), errors.Is(err, pginstance.ErrNotOurs):

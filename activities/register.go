@@ -18,6 +18,7 @@ type Registry interface {
 
 // Register binds a Runner's methods to a worker, under the contract's names.
 func Register(to Registry, r *Runner) {
+	register(to, r.set.Logger, contract.PlanBackupActivity, r.PlanBackup)
 	register(to, r.set.Logger, contract.TakeBackupActivity, r.TakeBackup)
 	register(to, r.set.Logger, contract.PlanRestoreActivity, r.PlanRestore)
 	register(to, r.set.Logger, contract.LayFilesActivity, r.LayFiles)

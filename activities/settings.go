@@ -39,6 +39,10 @@ type Settings struct {
 type Cluster struct {
 	// Server is how to reach it. Restores do not need it.
 	Server dbcore.Config
+	// DataDirectory is the server's, on this host; empty: the server sends its files. It is empty where Hosts are named.
+	DataDirectory string
+	// Hosts are the servers of a cluster that has several; backups are taken of the one that is the primary.
+	Hosts []ClusterHost
 	// RepositoryURL is without secrets: it stands in restore_command.
 	RepositoryURL string
 	// OpenRepository opens the cluster's repository; with create, it is made if there is none.

@@ -96,6 +96,18 @@ func scenarios() []scenario {
 			check:   wantAttempts(contract.TakeBackupActivity, 1),
 		},
 		{
+			name: "backup-on-host", workflow: contract.BackupWorkflow, input: backupInput, status: completed, check: wantAttempts(contract.TakeBackupActivity, 2),
+			prepare: func(f *fakes, _ func()) {
+				f.place.Host = testHost
+				f.before[contract.TakeBackupActivity] = silentOnce
+			},
+		},
+		{
+			name: "backup-no-worker", workflow: contract.BackupWorkflow, input: backupInput, status: failed, noHost: true,
+			check:   wantFailure(errorNoWorker, "no worker on host db1"),
+			prepare: func(f *fakes, _ func()) { f.place.Host = testHost },
+		},
+		{
 			name: "backup-cancelled", workflow: contract.BackupWorkflow, input: backupInput, status: cancelled,
 			prepare: func(f *fakes, cancel func()) { f.before[contract.TakeBackupActivity] = untilCancelled(cancel) },
 		},
@@ -230,6 +242,9 @@ func (s scenario) run(t *testing.T, c client.Client) *historypb.History {
 	// A queue for each scenario: on a shared one, tasks get lost with the polls of workers that have stopped.
 	queue := contract.DefaultTaskQueue + "-" + s.name
 	f.prepared.Queue = contract.HostQueue(queue, testHost)
+	if f.place.Host != "" {
+		f.place.Queue = contract.HostQueue(queue, f.place.Host)
+	}
 	startWorkers(t, c, f, queue, !s.noHost)
 	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: s.name, TaskQueue: queue},
 		s.workflow, jsonPayload(s.input))

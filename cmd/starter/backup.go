@@ -67,7 +67,7 @@ func (a *app) backupHere(ctx context.Context, in contract.BackupInput, patience 
 	}
 	run, end := a.localRun("backup", in.Cluster)
 	defer end()
-	return activities.NewRunner(set).TakeBackup(ctx, contract.TakeBackupInput(in), run)
+	return activities.NewRunner(set).TakeBackup(ctx, contract.TakeBackupInput{Cluster: in.Cluster, Type: in.Type}, run)
 }
 
 // printBackup prints a backup that was taken. Corrupt pages are told on stderr and do not change the exit code: the backup is

@@ -147,14 +147,16 @@ func soundness(b contract.ListedBackup) string {
 // shownBackup is a backup in detail.
 type shownBackup struct {
 	contract.ListedBackup
-	Program        string            `json:"program"`
-	WALSegmentSize pg.SegmentSize    `json:"walSegmentSize"`
-	DataChecksums  bool              `json:"dataChecksums"`
-	ServerManifest bool              `json:"serverManifest"`
-	Superuser      string            `json:"superuser"`
-	Tablespaces    []repo.Tablespace `json:"tablespaces"`
-	Settings       map[string]int32  `json:"settings"`
-	PageCheck      *repo.PageCheck   `json:"pageCheck"` // null: not checked
+	Program        string         `json:"program"`
+	WALSegmentSize pg.SegmentSize `json:"walSegmentSize"`
+	DataChecksums  bool           `json:"dataChecksums"`
+	ServerManifest bool           `json:"serverManifest"`
+	// SynthesizedManifest: Lifeboat made the backup_manifest of what it read.
+	SynthesizedManifest bool              `json:"synthesizedManifest"`
+	Superuser           string            `json:"superuser"`
+	Tablespaces         []repo.Tablespace `json:"tablespaces"`
+	Settings            map[string]int32  `json:"settings"`
+	PageCheck           *repo.PageCheck   `json:"pageCheck"` // null: not checked
 }
 
 func newShowCommand(a *app) *cobra.Command {
@@ -187,13 +189,23 @@ func (a *app) showBackup(ctx context.Context, cluster, id string) (*shownBackup,
 	}
 	return &shownBackup{
 		ListedBackup: listed(m, verified), Program: m.Program, WALSegmentSize: m.WALSegmentSize, DataChecksums: m.DataChecksums,
-		ServerManifest: m.ServerManifest, Superuser: m.Superuser, Tablespaces: append([]repo.Tablespace{}, m.Tablespaces...),
+		ServerManifest: m.ServerManifest, SynthesizedManifest: m.SynthesizedManifest, Superuser: m.Superuser, Tablespaces: append([]repo.Tablespace{}, m.Tablespaces...),
 		PageCheck: m.PageCheck,
 		Settings: map[string]int32{
 			"max_connections": m.MaxConnections, "max_worker_processes": m.MaxWorkerProcesses, "max_wal_senders": m.MaxWALSenders,
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
 		},
 	}, nil
+}
+
+func manifestOrigin(server, synthesized bool) string {
+	switch {
+	case server:
+		return "the server's own"
+	case synthesized:
+		return "made by Lifeboat of what it read from the data directory"
+	}
+	return "none"
 }
 
 func findBackup(ctx context.Context, r *repo.Repository, cluster, id string) (*repo.Manifest, error) {
@@ -228,7 +240,7 @@ func (a *app) printShown(b *shownBackup) error {
 		p.line("content\t%s in %d files, %d chunks", size(b.SourceBytes), b.Files, b.Chunks)
 		p.line("stored\t%s new, in %d new chunks; %s changed", size(b.StoredBytes), b.NewChunks, size(b.ChangedBytes))
 		printPages(p, b)
-		p.line("backup_manifest\t%v", b.ServerManifest)
+		p.line("backup_manifest\t%s", manifestOrigin(b.ServerManifest, b.SynthesizedManifest))
 		p.line("superuser\t%s", b.Superuser)
 		for _, t := range b.Tablespaces {
 			p.line("tablespace\t%d at %s", t.OID, t.Location)

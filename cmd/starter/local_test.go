@@ -140,6 +140,7 @@ func TestWithoutTemporal(t *testing.T) {
 	t.Run("refused", func(t *testing.T) { p.checkRefusals(t) })
 	t.Run("status and reports", func(t *testing.T) { p.checkStatus(t, id) })
 	t.Run("wal-fetch", func(t *testing.T) { p.checkFetch(t) })
+	t.Run("beside the server", func(t *testing.T) { p.checkBeside(t) })
 }
 
 func (p *protected) statusOf(t *testing.T) map[string]any {
@@ -163,7 +164,7 @@ func (p *protected) checkListing(t *testing.T, id string) {
 		t.Errorf("listed %v", b)
 	}
 	shown := p.run(t, "show", "orders", "latest", "--json").must(t, 0).object(t)
-	hasKeys(t, "shown backup", shown, append(want, "program", "walSegmentSize", "dataChecksums", "serverManifest", "superuser", "tablespaces", "settings", "pageCheck")...)
+	hasKeys(t, "shown backup", shown, append(want, "program", "walSegmentSize", "dataChecksums", "serverManifest", "synthesizedManifest", "superuser", "tablespaces", "settings", "pageCheck")...)
 	if shown["backupId"] != id || shown["dataChecksums"] != true {
 		t.Errorf("shown %v", shown)
 	}

@@ -26,7 +26,14 @@ import (
 func TestMain(m *testing.M) {
 	syscall.Umask(0) // the server's user and this one share a repository
 	if dsn := os.Getenv(childDSN); dsn != "" {
-		os.Exit(memoryChild(dsn, os.Getenv(childRepo)))
+		if os.Getenv(childMemory) != "" {
+			os.Exit(memoryChild(dsn, os.Getenv(childRepo), os.Getenv(childDir)))
+		}
+		if err := takeChild(dsn, os.Getenv(childRepo), os.Getenv(childDir)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	code := pgtest.Main(m)
 	if code == 0 {

@@ -24,6 +24,8 @@ type serverFacts struct {
 	ArchiveCommand string `db:"archive_command"`
 	ArchiveLibrary string `db:"archive_library"`
 	WALLevel       string `db:"wal_level"`
+	Role           string `db:"role"`
+	MayBackup      bool   `db:"may_backup"`
 
 	systemID pg.SystemID
 }
@@ -43,9 +45,33 @@ func (e *UnsupportedError) Error() string {
 // Remedy is what to do about it.
 func (e *UnsupportedError) Remedy() string { return e.Mend }
 
+// BackupGrant is the statement that lets a role, written as an identifier, take backups from the data directory. It is
+// for the database that the role connects to.
+func BackupGrant(role string) string {
+	return "grant execute on function pg_backup_start(text, boolean), pg_backup_stop(boolean) to " + role
+}
+
+// MissingGrant returns the statement that the role of a session lacks for backups from the data directory; "" if it may
+// take them.
+func MissingGrant(ctx context.Context, q dbcore.Querier) (string, error) {
+	type rights struct {
+		Role string `db:"role"`
+		May  bool   `db:"may"`
+	}
+	r, err := dbcore.One[rights](ctx, q, "select quote_ident(current_user) as role, "+mayBackup+" as may")
+	if err != nil || r.May {
+		return "", err
+	}
+	return BackupGrant(r.Role), nil
+}
+
+// mayBackup is true for a role that may bring the server into backup mode and out of it.
+const mayBackup = `(has_function_privilege('pg_backup_start(text, boolean)', 'execute')
+	and has_function_privilege('pg_backup_stop(boolean)', 'execute'))`
+
 // inspect asks the server by SQL. archive_command is readable by everyone: it is no secret to PostgreSQL.
-func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
-	conn, err := dbcore.Connect(ctx, cfg)
+func inspect(ctx context.Context, opts Options) (*serverFacts, error) {
+	conn, err := dbcore.Connect(ctx, opts.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +87,8 @@ func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
 		       pg_is_in_recovery() as in_recovery, current_setting('archive_mode') as archive_mode,
 		       current_setting('archive_command') as archive_command,
 		       coalesce(current_setting('archive_library', true), '') as archive_library,
-		       current_setting('wal_level') as wal_level`)
+		       current_setting('wal_level') as wal_level, quote_ident(current_user) as role,
+		       `+mayBackup+` as may_backup`)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
@@ -71,14 +98,19 @@ func inspect(ctx context.Context, cfg dbcore.Config) (*serverFacts, error) {
 	if s.systemID, err = pg.ParseSystemID(s.SystemID); err != nil {
 		return nil, err
 	}
-	if obstacle := s.obstacle(); obstacle != nil {
+	if obstacle := s.obstacle(opts.DataDirectory != ""); obstacle != nil {
 		return nil, obstacle
+	}
+	if opts.DataDirectory != "" {
+		if _, err := proveDirectory(ctx, conn, opts.DataDirectory, 0); err != nil {
+			return nil, err
+		}
 	}
 	return &s, nil
 }
 
-// obstacle tells why the server cannot be backed up as it is, nil if it can.
-func (s *serverFacts) obstacle() error {
+// obstacle tells why the server cannot be backed up as it is, nil if it can. local: from its data directory.
+func (s *serverFacts) obstacle(local bool) error {
 	const push = "archive_command = 'lifeboat wal-push %p --cluster NAME'"
 	switch {
 	case s.InRecovery:
@@ -87,6 +119,11 @@ func (s *serverFacts) obstacle() error {
 		return &UnsupportedError{
 			fmt.Sprintf("the server was built with a block size of %d bytes, and this version knows %d only", s.BlockSize, pg.BlockSize),
 			"back it up with another tool",
+		}
+	case local && !s.MayBackup:
+		return &UnsupportedError{
+			"role " + s.Role + " may not call pg_backup_start and pg_backup_stop, which a backup from the data directory needs",
+			BackupGrant(s.Role),
 		}
 	case s.WALLevel == "minimal":
 		return &UnsupportedError{"wal_level is minimal, so a backup could not be recovered", "set wal_level = replica and restart the server"}

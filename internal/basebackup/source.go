@@ -22,7 +22,11 @@ const (
 // sets the stop position.
 func (a *attempt) copyFiles(ctx context.Context) error {
 	a.opts.Progress(Progress{Phase: "checkpoint", Waiting: "the server's checkpoint"})
-	if err := a.stream(ctx); err != nil {
+	source := a.stream
+	if a.opts.DataDirectory != "" {
+		source = a.local
+	}
+	if err := source(ctx); err != nil {
 		return err
 	}
 	return a.complete()
@@ -81,11 +85,11 @@ func (a *attempt) complete() error {
 	m.StopLSN = pg.LSN(a.stop.LSN)
 	switch {
 	case a.control == nil:
-		return fmt.Errorf("the server sent no %s", controlFile)
+		return fmt.Errorf("the backup got no %s", controlFile)
 	case !a.label:
-		return fmt.Errorf("the server sent no %s: recovery would not know where to begin", labelFile)
-	case !m.ServerManifest:
-		return fmt.Errorf("the server sent no %s", manifestFile)
+		return fmt.Errorf("the backup got no %s: recovery would not know where to begin", labelFile)
+	case !m.HasBackupManifest():
+		return fmt.Errorf("the backup got no %s", manifestFile)
 	case a.control.SystemID != m.SystemID:
 		return fmt.Errorf("%s is of system %d, the server said %d", controlFile, a.control.SystemID, m.SystemID)
 	case pg.Timeline(a.stop.Timeline) != m.Timeline:

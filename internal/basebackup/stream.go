@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -116,10 +117,10 @@ func (a *attempt) archive(ctx context.Context, ar dbcore.Archive, s *dbcore.Base
 // their own, or of a pg_wal that lies elsewhere: neither is for the place of a restore.
 func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io.Reader) error {
 	name := path.Join(prefix, path.Clean(h.Name))
-	if name == "." || !fs.ValidPath(name) {
-		if name == "." {
-			return nil
-		}
+	if name == "." {
+		return nil
+	}
+	if !filepath.IsLocal(name) { // names need not be UTF-8, as fs.ValidPath would have it
 		return fmt.Errorf("the server sent a file named %q", h.Name)
 	}
 	e := repo.Entry{Path: name, Mode: fs.FileMode(h.Mode).Perm(), ModTime: h.ModTime}

@@ -16,11 +16,16 @@ import (
 type Options struct {
 	Repo    *repo.Repository
 	Cluster string
-	// Server is the protected server. Its role needs REPLICATION, and pg_hba.conf a line for "replication".
+	// Server is the protected server. Its role needs REPLICATION, and pg_hba.conf a line for "replication", unless
+	// DataDirectory is set.
 	Server dbcore.Config
 	// Type is Full ("" too) or Incremental. Both read and hash everything and restore alike, from themselves; an incremental
 	// stores only what its parent, the newest visible backup, has not at the same place. Without any it becomes a full.
 	Type repo.BackupType
+	// DataDirectory is the absolute path of the server's data directory on this host: its files are read from there.
+	// Server's role then needs EXECUTE on pg_backup_start and pg_backup_stop instead of REPLICATION, and this process
+	// must be allowed to read the directory. Empty: the server sends its files by the replication protocol.
+	DataDirectory string
 	// WorkflowID owns the lease and is recorded in the manifest: the next attempt of the same workflow takes over at
 	// once. Required.
 	WorkflowID string
@@ -49,7 +54,8 @@ var leaseTTL = time.Minute
 
 // Take takes one backup and returns its manifest when it is visible. It may be called again after any failure.
 // What a caller may decide on: *UnsupportedError and *pg.UnsupportedVersionError (the server's settings),
-// *repo.IdentityError (another server), *repo.BusyError and repo.ErrLeaseLost (another run), *WALTimeoutError.
+// *DirectoryError (the data directory), *repo.IdentityError (another server), *repo.BusyError and repo.ErrLeaseLost
+// (another run), *WALTimeoutError.
 func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -60,7 +66,7 @@ func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 	if opts.WALTimeout <= 0 {
 		opts.WALTimeout = time.Minute
 	}
-	srv, err := inspect(ctx, opts.Server)
+	srv, err := inspect(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", opts.Cluster, err)
 	}

@@ -34,11 +34,24 @@ func (in *BackupInput) Validate() error {
 	return fmt.Errorf(`field "type" is %q: use %q or %q`, in.Type, TypeFull, TypeIncremental)
 }
 
+// PlanBackupInput starts activity PlanBackup on any worker; it decides where the backup is taken.
+type PlanBackupInput struct {
+	Cluster string `json:"cluster"`
+}
+
+// PlanBackupResult binds a backup to one host; both empty: any worker will do.
+type PlanBackupResult struct {
+	Host  string `json:"host,omitempty"`
+	Queue string `json:"queue,omitempty"`
+}
+
 // TakeBackupInput starts activity TakeBackup. A retried attempt is a new backup (R6) that does not store again what
 // the dead one stored.
 type TakeBackupInput struct {
 	Cluster string `json:"cluster"`
 	Type    string `json:"type"`
+	// Queue is that of PlanBackupResult: it names one of the cluster's hosts where the configuration has several.
+	Queue string `json:"queue,omitempty"`
 }
 
 // BackupResult describes one backup.

@@ -10,6 +10,7 @@ const (
 
 // Names of activities.
 const (
+	PlanBackupActivity    = "PlanBackup"
 	TakeBackupActivity    = "TakeBackup"
 	PlanRestoreActivity   = "PlanRestore"
 	LayFilesActivity      = "LayFiles"

@@ -37,7 +37,8 @@ type layFile struct {
 
 // entry lays one entry of the backup. Those of tablespaces go to a place of their own.
 func (l *layer) entry(ctx context.Context, e repo.Entry, tasks chan<- task) error {
-	if !fs.ValidPath(e.Path) {
+	// Not fs.ValidPath: names are bytes, and need not be UTF-8.
+	if !filepath.IsLocal(e.Path) || filepath.Clean(e.Path) != e.Path || e.Path == "." {
 		return errors.New("the backup names a path that cannot be laid")
 	}
 	if e.Type == repo.TypeSymlink {

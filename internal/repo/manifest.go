@@ -59,8 +59,10 @@ type Manifest struct {
 	MaxLocksPerXact    int32 `json:"maxLocksPerTransaction"`
 
 	Tablespaces []Tablespace `json:"tablespaces,omitempty"`
-	// ServerManifest tells that the file table holds the server's own backup_manifest (R9).
-	ServerManifest bool `json:"serverManifest"`
+	// ServerManifest tells that the file table holds the server's own backup_manifest (R9), SynthesizedManifest that it
+	// holds one that Lifeboat made of what it read, because no server sent the files.
+	ServerManifest      bool `json:"serverManifest"`
+	SynthesizedManifest bool `json:"synthesizedManifest,omitempty"`
 
 	SourceBytes  int64   `json:"sourceBytes"`
 	ChangedBytes int64   `json:"changedBytes"`
@@ -77,6 +79,9 @@ type Manifest struct {
 
 	Table Table `json:"table"`
 }
+
+// HasBackupManifest tells whether the file table holds a backup_manifest, whoever made it.
+func (m *Manifest) HasBackupManifest() bool { return m.ServerManifest || m.SynthesizedManifest }
 
 // Tablespace is one beside pg_default and pg_global.
 type Tablespace struct {
