@@ -164,7 +164,7 @@ func TestRegister_EveryActivityUnderItsName(t *testing.T) {
 	var names registry
 	Register(&names, NewRunner(Settings{}))
 	want := []string{
-		contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
+		contract.PlanBackupActivity, contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
 		contract.PrepareDrillActivity, contract.ProveRecoveryActivity, contract.CleanUpDrillActivity, contract.PublishReportActivity, contract.VerifyBackupsActivity,
 	}
 	if strings.Join(names, " ") != strings.Join(want, " ") {

@@ -4,9 +4,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"lifeboat/dbcore"
+	"lifeboat/internal/pg"
 )
+
+// filePages reads pages from the server's own files, beside which this process runs.
+type filePages struct{ dir string }
+
+func (p *filePages) page(_ context.Context, file string, offset int64) ([]byte, error) {
+	f, err := os.Open(filepath.Join(p.dir, filepath.FromSlash(file)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	page := make([]byte, pg.BlockSize)
+	n, err := f.ReadAt(page, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return page[:n], nil
+}
+
+func (*filePages) close() {}
 
 // sqlPages reads pages by SQL: another way than the stream's, through another process of the server.
 type sqlPages struct {

@@ -197,7 +197,11 @@ func (a *attempt) openWriter(ctx context.Context, have *known) (end func(), err 
 	}
 	endChecks := func() {}
 	if a.server.Checksums {
-		a.pages = newPageChecker(ctx, a.manifest, &sqlPages{server: a.opts.Server}, a.opts.Logger)
+		var again pageReader = &sqlPages{server: a.opts.Server}
+		if a.opts.DataDirectory != "" {
+			again = &filePages{a.opts.DataDirectory}
+		}
+		a.pages = newPageChecker(ctx, a.manifest, again, a.opts.Logger)
 		w.Inspect, endChecks = a.pages.inspect, a.pages.close
 	}
 	if a.writer, err = a.opts.Repo.NewWriter(ctx, w); err != nil {
