@@ -106,6 +106,8 @@ type shownBackup struct {
 	Superuser      string            `json:"superuser"`
 	Tablespaces    []repo.Tablespace `json:"tablespaces"`
 	Settings       map[string]int32  `json:"settings"`
+	// Configuration of the source that came along (R4); absent in backups that have none.
+	Configuration *repo.Configuration `json:"configuration,omitempty"`
 }
 
 func newShowCommand(a *app) *cobra.Command {
@@ -139,6 +141,7 @@ func (a *app) showBackup(ctx context.Context, cluster, id string) (*shownBackup,
 	return &shownBackup{
 		ListedBackup: listed(m, verified), Program: m.Program, WALSegmentSize: m.WALSegmentSize, DataChecksums: m.DataChecksums,
 		ServerManifest: m.ServerManifest, Superuser: m.Superuser, Tablespaces: append([]repo.Tablespace{}, m.Tablespaces...),
+		Configuration: m.Configuration,
 		Settings: map[string]int32{
 			"max_connections": m.MaxConnections, "max_worker_processes": m.MaxWorkerProcesses, "max_wal_senders": m.MaxWALSenders,
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
@@ -183,6 +186,7 @@ func (a *app) printShown(b *shownBackup) error {
 		for _, t := range b.Tablespaces {
 			p.line("tablespace\t%d at %s", t.OID, t.Location)
 		}
+		printConfiguration(p, b.Configuration)
 		p.line("verified\t%s", proof(b.Verified))
 	})
 	return err

@@ -161,7 +161,14 @@ func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
 		Program: a.opts.Program, StartedAt: a.started,
 	}
 	a.server.describe(a.manifest)
+	config, err := readConfiguration(ctx, a.opts.Server)
+	if err != nil {
+		return nil, err
+	}
 	if err := a.stream(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.storeConfiguration(ctx, config); err != nil {
 		return nil, err
 	}
 	if err := a.waitForWAL(ctx); err != nil {

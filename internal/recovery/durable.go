@@ -22,8 +22,13 @@ func give(f *os.File, owner pginstance.Owner) error {
 	return f.Chown(owner.UID, owner.GID)
 }
 
-// writeDurably replaces a file below root: temporary file, fsync, rename, fsync of the directory.
+// writeDurably replaces a file below root, for its owner alone: temporary file, fsync, rename, fsync of the directory.
 func writeDurably(root *os.Root, name string, data []byte, owner pginstance.Owner) error {
+	return writeFile(root, name, data, owner, 0o600)
+}
+
+// writeFile is writeDurably with a mode.
+func writeFile(root *os.Root, name string, data []byte, owner pginstance.Owner, mode fs.FileMode) error {
 	tmp := name + ".lifeboat-tmp"
 	if err := root.RemoveAll(tmp); err != nil { // what a killed attempt left, and whatever else stands there
 		return err
@@ -33,7 +38,7 @@ func writeDurably(root *os.Root, name string, data []byte, owner pginstance.Owne
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o600), give(f, owner), f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(err, f.Chmod(mode), give(f, owner), f.Sync(), f.Close()); err == nil {
 		err = root.Rename(tmp, name)
 	}
 	if err != nil {
