@@ -117,7 +117,7 @@ func TestUsageErrors(t *testing.T) {
 		"unknown scenario":    {[]string{"drill", "c", "--scenario", "fire"}, "Usage", "not available in this version"},
 		"disaster, no zone":   {[]string{"drill", "c", "--disaster-at", "2026-01-01T00:00:00"}, "Usage", "--disaster-at: "},
 		"no checks":           {[]string{"drill", "c", "--checks", filepath.Join(dir, "none")}, "Configuration", "read checks"},
-		"report format":       {[]string{"report", "show", "x", "--format", "html"}, "Usage", "html is not available"},
+		"report format":       {[]string{"report", "show", "x", "--format", "pdf"}, "Usage", "text, json or html"},
 		"report alone":        {[]string{"report"}, "Usage", "report show ID"},
 		"no such file":        {[]string{"status", "--config", filepath.Join(dir, "none.yaml")}, "Configuration", "none.yaml"},
 		"broken file":         {[]string{"status", "--config", broken}, "Configuration", "clustres"},

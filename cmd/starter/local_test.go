@@ -384,6 +384,8 @@ func (p *protected) checkStatus(t *testing.T, id string) {
 	if shown := p.run(t, "report", "show", "d1", "--format", "json").must(t, 0).object(t); shown["drillId"] != "d1" {
 		t.Errorf("report %v", shown)
 	}
+	contains(t, "page", p.run(t, "report", "show", "d1", "--format", "html").must(t, 0).stdout, "<!DOCTYPE html>", "drill of orders", "</html>")
+	contains(t, "stderr", p.run(t, "report", "show", "d1", "--format", "html", "--json").must(t, 2).stderr, "contradict")
 	contains(t, "stderr", p.run(t, "report", "show", "d2").must(t, 1).stderr, "no report d2", "hint: ")
 
 	// When the server is gone, the exposure is still bounded; it rises.

@@ -116,24 +116,28 @@ func newReportCommand(a *app) *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one report; ID as `lifeboat reports` lists it",
-		Args:  arguments("ID"),
+		Example: "  lifeboat report show 20261125T201011Z-1f3a9c\n" +
+			"  lifeboat report show 20261125T201011Z-1f3a9c --format html > drill.html",
+		Args: arguments("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			switch format {
-			case "text", "json":
-			case "html":
-				return usagef("--format html is not available in this version: use text or json")
-			default:
-				return usagef("--format %q: use text or json", format)
+			if !slices.Contains([]string{"text", "json", "html"}, format) {
+				return usagef("--format %q: use text, json or html", format)
+			}
+			if a.json && format == "html" {
+				return usagef("--json and --format html contradict each other")
 			}
 			rep, err := a.findReport(cmd.Context(), cluster, args[0])
 			if err != nil {
 				return err
 			}
+			if format == "html" {
+				return writeReportHTML(a.stdout, rep, strings.TrimPrefix(assemble.Program(), "lifeboat "))
+			}
 			a.json = a.json || format == "json"
 			return a.printReport(rep)
 		},
 	}
-	show.Flags().StringVar(&format, "format", "text", "text or json")
+	show.Flags().StringVar(&format, "format", "text", "text, json, or html: one page with all in it, for a browser")
 	show.Flags().StringVar(&cluster, "cluster", "", "the cluster that was drilled (default: all are searched)")
 	cmd.AddCommand(show)
 	return cmd

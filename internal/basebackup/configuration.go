@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"path"
 	"slices"
@@ -166,6 +165,18 @@ func (r *configReader) directory(kind configKind, dir string) error {
 // refusedByServer tells an answer of the server from a server that does not answer.
 func refusedByServer(err error) bool { return dbcore.SQLState(err) != "" }
 
+// copyWithConfiguration copies the data directory, and with it the configuration as it was before that.
+func (a *attempt) copyWithConfiguration(ctx context.Context) error {
+	c, err := readConfiguration(ctx, a.opts.Server)
+	if err != nil {
+		return err
+	}
+	if err := a.copyFiles(ctx); err != nil {
+		return err
+	}
+	return a.storeConfiguration(ctx, c)
+}
+
 // storeConfiguration stores what the files of the data directory do not hold yet, and describes it in the manifest.
 func (a *attempt) storeConfiguration(ctx context.Context, c *configuration) error {
 	stored, taken, err := a.writer.Stored(c.inside(), repo.ConfigDir)
@@ -185,7 +196,7 @@ func (a *attempt) storeConfiguration(ctx context.Context, c *configuration) erro
 		entry, ok := c.within(name)
 		if !ok || !stored[entry] { // beside the data directory, or a link in it
 			entry = path.Join(repo.ConfigDir, "files", name)
-			if taken || !fs.ValidPath(entry) {
+			if taken || repo.CheckPath(entry) != nil {
 				c.unread(name, "it cannot be stored under the name "+entry)
 				continue
 			}

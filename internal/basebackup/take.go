@@ -133,7 +133,7 @@ type attempt struct {
 	started  time.Time
 	manifest *repo.Manifest
 	control  *pg.ControlData
-	label    bool // backup_label came
+	label    bool // backup_label was stored
 	stop     dbcore.StopPosition
 }
 
@@ -161,14 +161,7 @@ func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
 		Program: a.opts.Program, StartedAt: a.started,
 	}
 	a.server.describe(a.manifest)
-	config, err := readConfiguration(ctx, a.opts.Server)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.stream(ctx); err != nil {
-		return nil, err
-	}
-	if err := a.storeConfiguration(ctx, config); err != nil {
+	if err := a.copyWithConfiguration(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.waitForWAL(ctx); err != nil {

@@ -70,12 +70,39 @@ func syncTree(root *os.Root, top *os.File) error {
 }
 
 func syncEach(root *os.Root) error {
-	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	if err := syncIn(root, "."); err != nil {
+		return err
+	}
+	return walk(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !(d.IsDir() || d.Type().IsRegular()) {
 			return err
 		}
 		return syncIn(root, name)
 	})
+}
+
+// walk is fs.WalkDir below dir, for names that are not UTF-8 too: a root's fs.FS refuses those, and the source's data
+// directory may hold them. dir itself is not visited.
+func walk(root *os.Root, dir string, visit fs.WalkDirFunc) error {
+	d, err := root.Open(dir)
+	if err != nil {
+		return visit(dir, nil, err)
+	}
+	entries, err := d.ReadDir(-1)
+	if err = errors.Join(err, d.Close()); err != nil {
+		return visit(dir, nil, err)
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name())
+		err := visit(name, e, nil)
+		if err == nil && e.IsDir() {
+			err = walk(root, name, visit)
+		}
+		if err != nil && !errors.Is(err, fs.SkipDir) {
+			return err
+		}
+	}
+	return nil
 }
 
 func kernelAtLeast(major, minor int) bool {

@@ -37,8 +37,8 @@ type layFile struct {
 
 // entry lays one entry of the backup. Those of tablespaces go to a place of their own.
 func (l *layer) entry(ctx context.Context, e repo.Entry, tasks chan<- task) error {
-	if !fs.ValidPath(e.Path) {
-		return errors.New("the backup names a path that cannot be laid")
+	if err := repo.CheckPath(e.Path); err != nil {
+		return fmt.Errorf("the backup names a path that cannot be laid: %w", err)
 	}
 	if e.Type == repo.TypeSymlink {
 		return fmt.Errorf("the backup holds a symbolic link to %s; links are never laid", e.Link)
@@ -280,8 +280,8 @@ func (l *layer) name(path string) {
 // sweep removes everything below the target directory that is not named (R3): an earlier attempt, or somebody else,
 // left it.
 func (l *layer) sweep() error {
-	return fs.WalkDir(l.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || name == "." {
+	return walk(l.root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
 			return err
 		}
 		if _, ok := l.named[maphash.String(seed, name)]; ok {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -202,7 +201,7 @@ func (r *Repository) PutDocument(ctx context.Context, cluster, name string, v an
 	if err := CheckName(cluster); err != nil {
 		return err
 	}
-	if first, _, _ := strings.Cut(name, "/"); slices.Contains(reserved, first) {
+	if first, _, _ := strings.Cut(name, "/"); isReserved(first) {
 		return fmt.Errorf("store document %s of cluster %s: %s is the repository's own", name, cluster, first)
 	}
 	key := clusterPrefix(cluster) + name

@@ -91,6 +91,20 @@ func TestFormatDocument_NumbersMatchCode(t *testing.T) {
 		"12": num(len(ID{})), "44": num(len(PackID{})), "76": "8", "84": "2", "86": "-",
 	})
 
+	// What the document calls ID, NAME and so on is any part of a key.
+	part := regexp.MustCompile(`[A-Z]{2,}`)
+	keys := map[string]string{}
+	for key, kind := range columns(formatTable(t, "2. ", "key", 1), 0, 1) {
+		if below, ok := strings.CutPrefix(strings.Trim(key, "`"), "clusters/C/"); ok && !strings.HasPrefix(below, "NAME/") {
+			keys[part.ReplaceAllString(below, "*")] = kind
+		}
+	}
+	want := map[string]string{}
+	for _, p := range places {
+		want[p.Pattern] = p.Kind.String()
+	}
+	checkNumbers(t, "keys", keys, want)
+
 	kinds := map[string]string{}
 	for k := KindData; !strings.HasPrefix(k.String(), "kind "); k++ {
 		kinds[num(int(k))] = k.String()
