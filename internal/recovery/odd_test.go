@@ -296,7 +296,7 @@ func changeOdd(t *testing.T, b *bench, p place, when string) {
 	b.Exec(t, "alter database d_before rename to \"d renamed\"")
 	in("d renamed", "create table here as select 1 as one")
 	b.Exec(t, "drop database d_wal_during")
-	prepare(t, b, "latest!")
+	prepare(t, b, "the latest")
 }
 
 // temporaryFile matches the files of temporary relations (RelationGetRelationFilepath: t, backend, relation).
@@ -365,7 +365,7 @@ func checkRestored(t *testing.T, odd oddCluster, p place) {
 	}
 	for sql, want := range map[string]string{
 		"select count(*)::text from unlogged_rows":                                      "0", // they come back empty, and usable
-		"select string_agg(gid, ',' order by gid) from pg_prepared_xacts":               "latest!,pending",
+		"select string_agg(gid, ',' order by gid) from pg_prepared_xacts":               "the latest,pending",
 		"select count(*)::text from pg_class where relpersistence = 't'":                "0",
 		"select count(*)::text from pg_replication_origin_status":                       "12",
 		"select rolname from pg_authid where oid = 10":                                  orDefault(odd.renamed, "postgres"),
@@ -378,7 +378,7 @@ func checkRestored(t *testing.T, odd oddCluster, p place) {
 		}
 	}
 	for _, sql := range []string{
-		"insert into unlogged_rows values (1, 'again')", "rollback prepared 'latest!'", "commit prepared 'pending'", "alter database d_closed allow_connections true",
+		"insert into unlogged_rows values (1, 'again')", "rollback prepared 'the latest'", "commit prepared 'pending'", "alter database d_closed allow_connections true",
 	} {
 		if _, err := conn.Exec(t.Context(), sql); err != nil {
 			t.Errorf("%s: %v", sql, err)
