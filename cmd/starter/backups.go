@@ -157,6 +157,8 @@ type shownBackup struct {
 	Tablespaces         []repo.Tablespace `json:"tablespaces"`
 	Settings            map[string]int32  `json:"settings"`
 	PageCheck           *repo.PageCheck   `json:"pageCheck"` // null: not checked
+	// Configuration of the source that came along (R4); absent in backups that have none.
+	Configuration *repo.Configuration `json:"configuration,omitempty"`
 }
 
 func newShowCommand(a *app) *cobra.Command {
@@ -190,7 +192,7 @@ func (a *app) showBackup(ctx context.Context, cluster, id string) (*shownBackup,
 	return &shownBackup{
 		ListedBackup: listed(m, verified), Program: m.Program, WALSegmentSize: m.WALSegmentSize, DataChecksums: m.DataChecksums,
 		ServerManifest: m.ServerManifest, SynthesizedManifest: m.SynthesizedManifest, Superuser: m.Superuser, Tablespaces: append([]repo.Tablespace{}, m.Tablespaces...),
-		PageCheck: m.PageCheck,
+		PageCheck: m.PageCheck, Configuration: m.Configuration,
 		Settings: map[string]int32{
 			"max_connections": m.MaxConnections, "max_worker_processes": m.MaxWorkerProcesses, "max_wal_senders": m.MaxWALSenders,
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
@@ -245,6 +247,7 @@ func (a *app) printShown(b *shownBackup) error {
 		for _, t := range b.Tablespaces {
 			p.line("tablespace\t%d at %s", t.OID, t.Location)
 		}
+		printConfiguration(p, b.Configuration)
 		p.line("verified\t%s", proof(b.Verified))
 	})
 	return err

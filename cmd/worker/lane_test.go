@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -258,7 +259,7 @@ func (l *lane) nothingLeft() error {
 			return false, fmt.Errorf("a server runs: %+v", running)
 		}
 		if left, err := os.ReadDir(l.work()); err != nil || len(left) > 0 {
-			return false, fmt.Errorf("left in the work directory: %v %v", left, err)
+			return false, errors.Join(err, fmt.Errorf("left in the work directory: %v", left))
 		}
 		if left := socketDirs(l.dir); len(left) > 0 {
 			return false, fmt.Errorf("socket directories are left: %v", left)

@@ -2,6 +2,7 @@ package basebackup
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -33,4 +34,24 @@ func SetPatience(d time.Duration) time.Duration {
 func ReadControl(ctx context.Context, dir string) error {
 	_, err := readControl(ctx, dir)
 	return err
+}
+
+// IncludesOf is includesOf as text.
+func IncludesOf(access bool, file, content string) string {
+	kind := serverConfig
+	if access {
+		kind = accessConfig
+	}
+	var out []string
+	for _, in := range includesOf(kind, file, []byte(content)) {
+		s := in.path
+		if in.dir {
+			s += " dir"
+		}
+		if in.optional {
+			s += " optional"
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, " ")
 }

@@ -31,7 +31,7 @@ func (a *attempt) local(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer func() { _ = s.close() }() // what it did is known by then
 	control, err := proveDirectory(ctx, s.conn, a.opts.DataDirectory, s.start)
 	if err != nil {
 		return err

@@ -187,7 +187,10 @@ func (b *bench) entries(t *testing.T, m *repo.Manifest) map[string]repo.Entry {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out[e.Path] = e
+		// The configuration that comes along is what the role may see, whichever source there is.
+		if e.Path != repo.ConfigDir && !strings.HasPrefix(e.Path, repo.ConfigDir+"/") {
+			out[e.Path] = e
+		}
 	}
 	return out
 }

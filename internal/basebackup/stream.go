@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -120,8 +119,8 @@ func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io
 	if name == "." {
 		return nil
 	}
-	if !filepath.IsLocal(name) { // names need not be UTF-8, as fs.ValidPath would have it
-		return fmt.Errorf("the server sent a file named %q", h.Name)
+	if err := repo.CheckPath(name); err != nil {
+		return fmt.Errorf("the server sent a file named %q: %w", h.Name, err)
 	}
 	e := repo.Entry{Path: name, Mode: fs.FileMode(h.Mode).Perm(), ModTime: h.ModTime}
 	switch h.Typeflag {

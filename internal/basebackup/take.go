@@ -171,7 +171,7 @@ func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
 		return nil, err
 	}
 	defer closeWriter()
-	if err := a.copyFiles(ctx); err != nil {
+	if err := a.copyWithConfiguration(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.waitForWAL(ctx); err != nil {

@@ -54,6 +54,9 @@ const (
 	sourceSuffix = ".lifeboat-source"
 	// tablespaceDir holds the tablespaces, by OID, below the target directory (R1).
 	tablespaceDir = "lifeboat.tablespaces"
+	// sourceConfigDir holds copies of what the source had configured outside its data directory, and its settings: for
+	// reference, nothing reads them (R4).
+	sourceConfigDir = "lifeboat.source-config"
 )
 
 // replaced are files of the source that the restored server must not use.
@@ -240,5 +243,8 @@ func (l *layer) placeControl(ctx context.Context) error {
 	}
 	l.bytes.Add(int64(len(data)))
 	l.files.Add(1)
-	return writeDurably(l.root, controlFile, data, l.owner)
+	if err := writeFile(l.root, controlFile, data, l.owner, l.fileMode()); err != nil {
+		return err
+	}
+	return l.openToGroup()
 }

@@ -37,17 +37,20 @@ type layFile struct {
 
 // entry lays one entry of the backup. Those of tablespaces go to a place of their own.
 func (l *layer) entry(ctx context.Context, e repo.Entry, tasks chan<- task) error {
-	// Not fs.ValidPath: names are bytes, and need not be UTF-8.
-	if !filepath.IsLocal(e.Path) || filepath.Clean(e.Path) != e.Path || e.Path == "." {
-		return errors.New("the backup names a path that cannot be laid")
+	if err := repo.CheckPath(e.Path); err != nil {
+		return fmt.Errorf("the backup names a path that cannot be laid: %w", err)
 	}
 	if e.Type == repo.TypeSymlink {
 		return fmt.Errorf("the backup holds a symbolic link to %s; links are never laid", e.Link)
 	}
-	if e.Path == tablespaceDir || strings.HasPrefix(e.Path, tablespaceDir+"/") {
-		return nil // the source was itself restored once; what it held comes as pg_tblspc
+	if within(tablespaceDir, e.Path) || within(sourceConfigDir, e.Path) {
+		return nil // the source was itself restored once; its tablespaces come as pg_tblspc
 	}
 	name := e.Path
+	if within(repo.ConfigDir, name) {
+		name = sourceConfigDir + name[len(repo.ConfigDir):]
+		e.Mode |= l.dirMode() // files lose what makes no sense for them
+	}
 	if oid, rest, ok := splitTablespace(e.Path); ok {
 		if err := l.tablespace(oid); err != nil {
 			return err
@@ -69,6 +72,12 @@ func (l *layer) entry(ctx context.Context, e repo.Entry, tasks chan<- task) erro
 		name += sourceSuffix
 	}
 	return l.openFile(ctx, e, name, tasks)
+}
+
+// within tells whether path is dir or lies below it.
+func within(dir, path string) bool {
+	rest, ok := strings.CutPrefix(path, dir)
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 // splitTablespace takes a path below pg_tblspc/OID apart.
@@ -94,7 +103,7 @@ func (l *layer) tablespace(oid string) error {
 	}
 	l.tablespaces = append(l.tablespaces, oid)
 	for _, dir := range []string{tablespaceDir, tablespaceDir + "/" + oid} {
-		if err := l.directory(dir, 0o700); err != nil {
+		if err := l.directory(dir, l.dirMode()); err != nil {
 			return err
 		}
 	}
@@ -271,8 +280,8 @@ func (l *layer) name(path string) {
 // sweep removes everything below the target directory that is not named (R3): an earlier attempt, or somebody else,
 // left it.
 func (l *layer) sweep() error {
-	return fs.WalkDir(l.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || name == "." {
+	return walk(l.root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
 			return err
 		}
 		if _, ok := l.named[maphash.String(seed, name)]; ok {

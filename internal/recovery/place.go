@@ -169,6 +169,9 @@ func (pl *place) claim(p *Plan, drillID string, owner pginstance.Owner) error {
 			return err
 		}
 	}
+	if pl.mark.State == stateLaid {
+		return nil
+	}
 	top, err := pl.root.Open(".")
 	if err != nil {
 		return fmt.Errorf("prepare the target directory: %w", err)

@@ -138,7 +138,7 @@ func TestFormatDocument_Defaults(t *testing.T) {
 	})
 
 	plain, err := encodeJSON("x", Manifest{
-		ParentID: "p", WorkflowID: "w", Tablespaces: []Tablespace{{}}, RelationSegmentBlocks: 1, PageCheck: &PageCheck{},
+		ParentID: "p", WorkflowID: "w", Tablespaces: []Tablespace{{}}, RelationSegmentBlocks: 1, PageCheck: &PageCheck{}, Configuration: &Configuration{},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +154,37 @@ func TestFormatDocument_Defaults(t *testing.T) {
 	if got := topLevelKeys(t, plain); !slices.Equal(got, documented) {
 		t.Errorf("manifest fields: code %v, document %v", got, documented)
 	}
+}
+
+// TestFormatDocument_Configuration compares the fields of the source's configuration, and the places of its files.
+func TestFormatDocument_Configuration(t *testing.T) {
+	plain, err := encodeJSON("x", Configuration{
+		DirectoryMode: "0700", Settings: map[string]int32{"a": 1}, Files: []ConfigFile{{}}, References: []ConfigReference{{}},
+		Unread: []UnreadFile{{}}, Grants: []string{"g"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, row := range formatTable(t, "7. ", "part", 1) {
+		documented = append(documented, strings.Trim(row[0], "`"))
+	}
+	slices.Sort(documented)
+	if got := topLevelKeys(t, plain); !slices.Equal(got, documented) {
+		t.Errorf("configuration fields: code %v, document %v", got, documented)
+	}
+	if doc := string(formatText(t)); !strings.Contains(doc, "`"+ConfigDir+"/files/`") || !strings.Contains(doc, "`"+ConfigDir+"/settings.conf`") {
+		t.Errorf("the document does not tell of %s", ConfigDir)
+	}
+}
+
+func formatText(t *testing.T) []byte {
+	t.Helper()
+	doc, err := os.ReadFile("../../docs/repository-format.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
 }
 
 // TestFormatDocument_Limits looks for the limits that the document states in its text.

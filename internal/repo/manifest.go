@@ -59,6 +59,8 @@ type Manifest struct {
 	MaxLocksPerXact    int32 `json:"maxLocksPerTransaction"`
 
 	Tablespaces []Tablespace `json:"tablespaces,omitempty"`
+	// Configuration of the source (R4); nil in backups that do not know it.
+	Configuration *Configuration `json:"configuration,omitempty"`
 	// ServerManifest tells that the file table holds the server's own backup_manifest (R9), SynthesizedManifest that it
 	// holds one that Lifeboat made of what it read, because no server sent the files.
 	ServerManifest      bool `json:"serverManifest"`

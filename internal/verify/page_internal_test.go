@@ -53,7 +53,8 @@ func TestCheckPage(t *testing.T) {
 // TestSeenPages: what the backup saw of a page decides what its failing means.
 func TestSeenPages(t *testing.T) {
 	check := &repo.PageCheck{Corrupt: 1, Unsure: 1, Torn: 1, Pages: []repo.FailedPage{
-		{File: "base/5/1", Block: 1, State: repo.PageTorn, Problem: "t"}, {File: "base/5/1", Block: 2, State: repo.PageUnsure, Problem: "u"},
+		{File: "base/5/1", Block: 1, State: repo.PageTorn, Problem: "t"},
+		{File: "base/5/1", Block: 2, State: repo.PageUnsure, Problem: "u"},
 		{File: "base/5/1", Block: 3, State: repo.PageCorrupt, Problem: "c"},
 	}}
 	more := *check
