@@ -157,8 +157,8 @@ type shownBackup struct {
 	Tablespaces         []repo.Tablespace `json:"tablespaces"`
 	Settings            map[string]int32  `json:"settings"`
 	PageCheck           *repo.PageCheck   `json:"pageCheck"` // null: not checked
-	// Configuration of the source that came along (R4); absent in backups that have none.
-	Configuration *repo.Configuration `json:"configuration,omitempty"`
+	// Configuration of the source that came along (R4); null in backups that have none.
+	Configuration *repo.Configuration `json:"configuration"`
 }
 
 func newShowCommand(a *app) *cobra.Command {

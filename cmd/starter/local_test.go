@@ -164,7 +164,7 @@ func (p *protected) checkListing(t *testing.T, id string) {
 		t.Errorf("listed %v", b)
 	}
 	shown := p.run(t, "show", "orders", "latest", "--json").must(t, 0).object(t)
-	hasKeys(t, "shown backup", shown, append(want, "program", "walSegmentSize", "dataChecksums", "serverManifest", "synthesizedManifest", "superuser", "tablespaces", "settings", "pageCheck")...)
+	hasKeys(t, "shown backup", shown, append(want, "program", "walSegmentSize", "dataChecksums", "serverManifest", "synthesizedManifest", "superuser", "tablespaces", "settings", "pageCheck", "configuration")...)
 	if shown["backupId"] != id || shown["dataChecksums"] != true {
 		t.Errorf("shown %v", shown)
 	}

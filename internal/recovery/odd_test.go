@@ -116,6 +116,9 @@ func restoreOdd(t *testing.T, odd oddCluster) {
 func newOdd(t *testing.T, odd oddCluster) *bench {
 	t.Helper()
 	odd.opt.Settings = map[string]string{"max_prepared_transactions": "5", "max_replication_slots": "20", "autovacuum": "off"}
+	if odd.opt.Major >= 18 {
+		odd.opt.Settings["max_active_replication_origins"] = "20" // it was part of max_replication_slots before
+	}
 	odd.opt.Stopped = true
 	b := newBenchOf(t, odd.opt)
 	if odd.symlinkWAL {
@@ -365,7 +368,7 @@ func checkRestored(t *testing.T, odd oddCluster, p place) {
 	}
 	for sql, want := range map[string]string{
 		"select count(*)::text from unlogged_rows":                                      "0", // they come back empty, and usable
-		"select string_agg(gid, ',' order by gid) from pg_prepared_xacts":               "the latest,pending",
+		"select string_agg(gid, ',' order by gid) from pg_prepared_xacts":               "pending,the latest",
 		"select count(*)::text from pg_class where relpersistence = 't'":                "0",
 		"select count(*)::text from pg_replication_origin_status":                       "12",
 		"select rolname from pg_authid where oid = 10":                                  orDefault(odd.renamed, "postgres"),
