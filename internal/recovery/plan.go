@@ -250,6 +250,7 @@ func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path 
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
 		},
 	}
+	fitWALSize(p.Settings, m.WALSegmentSize)
 	p.considerSource(m)
 	if path.gap() {
 		p.Gap = path.missing()
