@@ -42,9 +42,13 @@ dev: postgres build ## PostgreSQL with load, Temporal with its UI, and a worker;
 demo-stop: programs ## stop and remove what `make dev` and `make demo KEEP=1` left up
 	@$(BIN)/lifeboat demo --stop
 
+# 17 must be there, because half of what differs between majors came with it; 18 where it can be had. 15 or whatever the
+# distribution has comes by the target postgres.
 .PHONY: test
-test: postgres build ## all tests, the demo among them, on a real PostgreSQL and a real Temporal
-	TEMPORAL_DEV_SERVER=$(DEV_SERVER) go test $(TEST_FLAGS) ./...
+test: postgres build ## all tests, the demo among them, on real PostgreSQL (15, 17, 18 where it can be had) and real Temporal
+	dirs=$$(deploy/dev/postgres-major.sh 17); \
+	if other=$$(deploy/dev/postgres-major.sh 18); then dirs="$$dirs:$$other"; else echo "SKIPPED: all tests on PostgreSQL 18, which cannot be had here" >&2; fi; \
+	LIFEBOAT_TEST_PG_DIRS="$$dirs" TEMPORAL_DEV_SERVER=$(DEV_SERVER) go test $(TEST_FLAGS) ./...
 	$(MAKE) --no-print-directory demo
 
 .PHONY: test-long
@@ -52,8 +56,9 @@ test-long: ## the tests at LIFEBOAT_TEST_SCALE times their size (10 by default)
 	LIFEBOAT_TEST_SCALE=$${LIFEBOAT_TEST_SCALE:-10} $(MAKE) --no-print-directory test TEST_FLAGS='-race -count=1 -timeout 6h'
 
 .PHONY: lint
-lint: ## gofumpt, vet, staticcheck, and who may import whom
+lint: ## gofumpt, vet, staticcheck, who may import whom, and what a Temporal workflow must not do
 	"$$(deploy/dev/golangci-lint.sh)" run ./...
+	"$$(deploy/dev/golangci-lint.sh workflowcheck)" ./workflows
 
 .PHONY: bench
 bench: postgres ## benchmarks of the parts; read ratios, not single figures

@@ -36,6 +36,11 @@ func (r *Runner) PrepareDrill(ctx context.Context, in contract.PrepareDrillInput
 	if err := os.MkdirAll(r.set.WorkDir, 0o755); err != nil {
 		return none, fmt.Errorf("prepare the work directory: %w", err)
 	}
+	if run.RunID != "" {
+		if err := writeClaim(dir, run); err != nil {
+			return none, err
+		}
+	}
 	out := contract.PrepareDrillResult{
 		Host: r.set.Host, Queue: contract.HostQueue(r.set.TaskQueue, r.set.Host),
 		TargetDir: dir, Target: in.Target, StartedAt: time.Now().UTC(),
@@ -157,7 +162,7 @@ func (r *Runner) CleanUpDrill(ctx context.Context, in contract.CleanUpDrillInput
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return none, err
 	}
-	return contract.CleanUpDrillResult{Removed: there}, nil
+	return contract.CleanUpDrillResult{Removed: there}, dropClaim(filepath.Clean(in.TargetDir))
 }
 
 // PublishReport completes a report by the objectives, stores it, and records the proof of the backup. It may be repeated.
@@ -203,7 +208,8 @@ func verificationName(backupID, proofID string) string {
 	return "verifications/" + backupID + "/" + proofID
 }
 
-// ListVerified gives the newest verification of each backup that has one.
+// ListVerified gives the newest verification of each backup that has one. A damaged one counts as what it is, one that
+// nobody can read: what was proved before must not stand in for it.
 func ListVerified(ctx context.Context, r *repo.Repository, cluster string) (map[string]contract.Verified, error) {
 	names, err := r.ListDocuments(ctx, cluster, "verifications/")
 	if err != nil {
@@ -216,7 +222,13 @@ func ListVerified(ctx context.Context, r *repo.Repository, cluster string) (map[
 			continue
 		}
 		var v contract.Verified
-		if err := r.GetDocument(ctx, cluster, name, &v); err != nil {
+		err := r.GetDocument(ctx, cluster, name, &v)
+		switch {
+		case repo.IsDamage(err):
+			v = contract.Verified{Verdict: contract.CouldNotVerify, At: timeOf(parts[2])}
+		case errors.Is(err, repo.ErrNotFound):
+			continue // removed meanwhile
+		case err != nil:
 			return nil, err
 		}
 		if old, ok := out[parts[1]]; !ok || v.At.After(old.At) {
@@ -224,4 +236,11 @@ func ListVerified(ctx context.Context, r *repo.Repository, cluster string) (map[
 		}
 	}
 	return out, nil
+}
+
+// timeOf is the time that the name of a verification or drill begins with; zero if it does not.
+func timeOf(id string) time.Time {
+	const layout = "20060102T150405Z"
+	at, _ := time.Parse(layout, id[:min(len(id), len(layout))])
+	return at
 }

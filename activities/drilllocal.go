@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"lifeboat/internal/contract"
@@ -28,6 +30,11 @@ func (r *Runner) Drill(ctx context.Context, in contract.DrillInput, run Run) (co
 		in.Scenario = contract.ScenarioRestore
 	}
 	d := newLocalDrill(r, in, run)
+	release, err := d.claim()
+	if err != nil {
+		return none, err
+	}
+	defer release()
 	failure := d.rehearse(ctx)
 	if failure != nil && d.failedAt == contract.PrepareDrillActivity {
 		if kind := ErrorType(failure); kind == contract.ErrorInvalidInput || kind == contract.ErrorConfiguration {
@@ -74,6 +81,27 @@ func newLocalDrill(r *Runner, in contract.DrillInput, run Run) *localDrill {
 	}}
 }
 
+// claim holds the drill's place while this process lives, so that no reaper takes it for a dead one's.
+func (d *localDrill) claim() (release func(), err error) {
+	dir := filepath.Join(d.runner.set.WorkDir, drillPrefix+d.report.DrillID)
+	if err := d.runner.drillPlace(dir, d.report.DrillID); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(d.runner.set.WorkDir, 0o755); err != nil {
+		return nil, fmt.Errorf("prepare the work directory: %w", err)
+	}
+	f, err := holdClaim(dir, d.run)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		if d.dir == "" { // nothing was prepared, so nothing was cleaned up
+			_ = dropClaim(dir)
+		}
+		_ = f.Close()
+	}, nil
+}
+
 // rehearse goes through the disaster. What it learns is in the report, also when it returns an error.
 func (d *localDrill) rehearse(ctx context.Context) error {
 	rep := &d.report
@@ -91,6 +119,7 @@ func (d *localDrill) rehearse(ctx context.Context) error {
 	d.run.Progress(contract.Progress{Phase: "plan"})
 	planned, err := d.runner.PlanRestore(ctx, contract.PlanRestoreInput{
 		Cluster: d.in.Cluster, TargetDir: d.dir, Backup: d.in.Backup, Target: prepared.Target, Timeline: d.in.Timeline,
+		Start: true,
 	}, d.run)
 	if err != nil {
 		return err

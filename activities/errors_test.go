@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os/user"
 	"strings"
 	"testing"
@@ -35,6 +36,7 @@ var kinds = []struct {
 	{"other server", &repo.IdentityError{}, contract.ErrorRefused},
 	{"other directory", pginstance.ErrNotOurs, contract.ErrorRefused},
 	{"lease held", &repo.BusyError{}, contract.ErrorBusy},
+	{"lease not readable", &repo.BusyError{Damage: &repo.DamageError{}}, ""},
 	{"not in the configuration", &ConfigurationError{"x"}, contract.ErrorConfiguration},
 	{"dsn", dbcore.ErrInvalidConfig, contract.ErrorConfiguration},
 	{"no repository", repo.ErrNoRepository, contract.ErrorConfiguration},
@@ -92,7 +94,7 @@ func TestRegister_TellsTemporalWhatKindOfErrorItIs(t *testing.T) {
 			continue
 		}
 		env := environment(t)
-		register(env, "work", func(context.Context, string, Run) (string, error) { return "", fmt.Errorf("the message: %w", c.err) })
+		register(env, slog.New(slog.DiscardHandler), "work", func(context.Context, string, Run) (string, error) { return "", fmt.Errorf("the message: %w", c.err) })
 		_, err := env.ExecuteActivity("work", "")
 		var app *temporal.ApplicationError
 		if !errors.As(err, &app) {
@@ -110,7 +112,7 @@ func TestRegister_TellsTemporalWhatKindOfErrorItIs(t *testing.T) {
 
 func TestRegister_ResultsAndRun(t *testing.T) {
 	env := environment(t)
-	register(env, "work", func(ctx context.Context, in string, run Run) (string, error) {
+	register(env, slog.New(slog.DiscardHandler), "work", func(ctx context.Context, in string, run Run) (string, error) {
 		if run.WorkflowID != activity.GetInfo(ctx).WorkflowExecution.ID || run.WorkflowID == "" {
 			t.Errorf("the run's id is %q", run.WorkflowID)
 		}
@@ -130,7 +132,7 @@ func TestRegister_AStoppingWorkerHandsOn(t *testing.T) {
 		env := environment(t)
 		stopping := make(chan struct{})
 		env.SetWorkerStopChannel(stopping)
-		register(env, "work", func(ctx context.Context, _ string, _ Run) (string, error) {
+		register(env, slog.New(slog.DiscardHandler), "work", func(ctx context.Context, _ string, _ Run) (string, error) {
 			close(stopping)
 			select {
 			case <-ctx.Done():
@@ -152,7 +154,7 @@ func TestRegister_AStoppingWorkerHandsOn(t *testing.T) {
 	env := environment(t)
 	stopping := make(chan struct{})
 	env.SetWorkerStopChannel(stopping)
-	register(env, "work", func(context.Context, string, Run) (string, error) { close(stopping); return "done", nil })
+	register(env, slog.New(slog.DiscardHandler), "work", func(context.Context, string, Run) (string, error) { close(stopping); return "done", nil })
 	if _, err := env.ExecuteActivity("work", ""); err != nil {
 		t.Errorf("finished work of a stopping worker: %v", err)
 	}
@@ -162,7 +164,7 @@ func TestRegister_EveryActivityUnderItsName(t *testing.T) {
 	var names registry
 	Register(&names, NewRunner(Settings{}))
 	want := []string{
-		contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
+		contract.PlanBackupActivity, contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
 		contract.PrepareDrillActivity, contract.ProveRecoveryActivity, contract.CleanUpDrillActivity, contract.PublishReportActivity, contract.VerifyBackupsActivity,
 	}
 	if strings.Join(names, " ") != strings.Join(want, " ") {

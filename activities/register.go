@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -17,26 +18,37 @@ type Registry interface {
 
 // Register binds a Runner's methods to a worker, under the contract's names.
 func Register(to Registry, r *Runner) {
-	register(to, contract.TakeBackupActivity, r.TakeBackup)
-	register(to, contract.PlanRestoreActivity, r.PlanRestore)
-	register(to, contract.LayFilesActivity, r.LayFiles)
-	register(to, contract.StartServerActivity, r.StartServer)
-	register(to, contract.PrepareDrillActivity, r.PrepareDrill)
-	register(to, contract.ProveRecoveryActivity, r.ProveRecovery)
-	register(to, contract.CleanUpDrillActivity, r.CleanUpDrill)
-	register(to, contract.PublishReportActivity, r.PublishReport)
-	register(to, contract.VerifyBackupsActivity, r.VerifyBackups)
+	register(to, r.set.Logger, contract.PlanBackupActivity, r.PlanBackup)
+	register(to, r.set.Logger, contract.TakeBackupActivity, r.TakeBackup)
+	register(to, r.set.Logger, contract.PlanRestoreActivity, r.PlanRestore)
+	register(to, r.set.Logger, contract.LayFilesActivity, r.LayFiles)
+	register(to, r.set.Logger, contract.StartServerActivity, r.StartServer)
+	register(to, r.set.Logger, contract.PrepareDrillActivity, r.PrepareDrill)
+	register(to, r.set.Logger, contract.ProveRecoveryActivity, r.ProveRecovery)
+	register(to, r.set.Logger, contract.CleanUpDrillActivity, r.CleanUpDrill)
+	register(to, r.set.Logger, contract.PublishReportActivity, r.PublishReport)
+	register(to, r.set.Logger, contract.VerifyBackupsActivity, r.VerifyBackups)
 }
 
-func register[In, Out any](to Registry, name string, work func(context.Context, In, Run) (Out, error)) {
+func register[In, Out any](to Registry, logger *slog.Logger, name string, work func(context.Context, In, Run) (Out, error)) {
 	to.RegisterActivityWithOptions(func(ctx context.Context, in In) (Out, error) {
 		ctx, stop := stoppable(ctx)
 		defer stop()
+		info := activity.GetInfo(ctx)
+		said := newProgressLog(logger, info)
+		said.begin()
 		b := newBeater(func(p contract.Progress) { activity.RecordHeartbeat(ctx, p) }, time.Now)
-		end := b.keep(ctx, beatEvery)
-		out, err := work(ctx, in, Run{WorkflowID: activity.GetInfo(ctx).WorkflowExecution.ID, Progress: b.progress})
+		end := b.keep(ctx, beatInterval(info.HeartbeatTimeout))
+		silence := announce(ctx, b.latest, info)
+		out, err := work(ctx, in, Run{WorkflowID: info.WorkflowExecution.ID, RunID: info.WorkflowExecution.RunID, Progress: func(p contract.Progress) {
+			said.show(p)
+			b.progress(p)
+		}})
+		silence()
 		end()
-		return out, applicationError(ctx, err)
+		err = applicationError(ctx, err)
+		said.end(err)
+		return out, err
 	}, activity.RegisterOptions{Name: name})
 }
 
@@ -64,6 +76,9 @@ type beater struct {
 	mu      sync.Mutex
 	last    contract.Progress
 	changed time.Time
+	// from and since begin the stretch over which the rate is measured.
+	from  int64
+	since time.Time
 }
 
 func newBeater(send func(contract.Progress), now func() time.Time) *beater {
@@ -71,7 +86,8 @@ func newBeater(send func(contract.Progress), now func() time.Time) *beater {
 }
 
 const (
-	beatEvery    = 5 * time.Second // well below the heartbeat timeout of workflows
+	beatEvery    = 5 * time.Second // unless a short heartbeat timeout asks for more
+	rateWindow   = 5 * time.Second // a rate over less jumps about
 	stalledAfter = 10 * time.Minute
 	quietMost    = 6 * time.Hour // a check of a large cluster by PostgreSQL's own programs reports nothing
 
@@ -86,11 +102,30 @@ func (b *beater) progress(p contract.Progress) {
 	if p.Phase == b.last.Phase && p.Done == b.last.Done && p.Waiting == b.last.Waiting {
 		return
 	}
-	if took := now.Sub(b.changed).Seconds(); p.Phase == b.last.Phase && p.Done > b.last.Done && took > 0 {
-		p.Rate = float64(p.Done-b.last.Done) / took
+	took := now.Sub(b.since)
+	if p.Phase == b.last.Phase && p.Done > b.from && took > 0 {
+		p.Rate = float64(p.Done-b.from) / took.Seconds()
+	}
+	if p.Phase != b.last.Phase || p.Done < b.from || took >= rateWindow {
+		b.from, b.since = p.Done, now
 	}
 	b.last, b.changed = p, now
 	b.send(p)
+}
+
+// latest is the last report.
+func (b *beater) latest() contract.Progress {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last
+}
+
+// beatInterval is how often to beat so that a timeout notices the dead and not the slow.
+func beatInterval(timeout time.Duration) time.Duration {
+	if timeout <= 0 {
+		return beatEvery
+	}
+	return min(beatEvery, timeout/3)
 }
 
 // beat repeats the last report, unless the work seems to hang.

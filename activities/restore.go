@@ -53,6 +53,12 @@ func (r *Runner) PlanRestore(ctx context.Context, in contract.PlanRestoreInput, 
 			Hint:   "look at the present plan with --plan",
 		}
 	}
+	if in.Start {
+		// Better told now than when all files are laid.
+		if _, err := pginstance.FindBinaries(p.PostgresMajor, r.set.BinDirs); err != nil {
+			return none, fmt.Errorf("start a server from backup %s on host %s: %w", p.BackupID, r.set.Host, err)
+		}
+	}
 	data, err := json.Marshal(p)
 	if err != nil {
 		return none, fmt.Errorf("encode the plan: %w", err)

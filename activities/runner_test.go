@@ -141,7 +141,7 @@ func TestRunner_UnknownClustersAndWrongInputs(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"an incremental backup": second(r.TakeBackup(t.Context(), contract.TakeBackupInput{Cluster: "c1", Type: "incremental"}, testRun())),
+		"a logical backup":      second(r.TakeBackup(t.Context(), contract.TakeBackupInput{Cluster: "c1", Type: "logical"}, testRun())),
 		"a time without a zone": second(r.PrepareDrill(t.Context(), contract.PrepareDrillInput{Cluster: "c1", DrillID: "d", Target: contract.Target{Kind: "time", Value: "2026-11-23"}}, testRun())),
 		"another scenario":      second(r.Drill(t.Context(), contract.DrillInput{Cluster: "c1", Scenario: "flood"}, testRun())),
 	} {
@@ -437,11 +437,13 @@ func TestBackupResult_NamesWhatTheManifestSays(t *testing.T) {
 	m := &repo.Manifest{
 		Cluster: "c1", BackupID: "b", Type: repo.Full, ParentID: "p", SystemID: 7, PostgresText: "15.18", Timeline: 2,
 		StartLSN: 0x28, StopLSN: 0x30, SourceBytes: 1, ChangedBytes: 2, StoredBytes: 3, Chunks: 4, NewChunks: 5, Files: 6, Seconds: 7.5, WorkflowID: "w",
+		PageCheck: &repo.PageCheck{Corrupt: 8, Unsure: 9},
 	}
 	got := BackupResult(m)
 	want := contract.BackupResult{
 		Cluster: "c1", BackupID: "b", Type: "full", ParentID: "p", SystemIdentifier: "7", PostgresVersion: "15.18", Timeline: 2,
 		StartLSN: "0/28", StopLSN: "0/30", SourceBytes: 1, ChangedBytes: 2, StoredBytes: 3, Chunks: 4, NewChunks: 5, Files: 6, Seconds: 7.5, WorkflowID: "w",
+		CorruptPages: 8, UnsurePages: 9,
 	}
 	if got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)

@@ -39,13 +39,23 @@ type Settings struct {
 type Cluster struct {
 	// Server is how to reach it. Restores do not need it.
 	Server dbcore.Config
+	// DataDirectory is the server's, on this host; empty: the server sends its files. It is empty where Hosts are named.
+	DataDirectory string
+	// Hosts are the servers of a cluster that has several; backups are taken of the one that is the primary.
+	Hosts []ClusterHost
 	// RepositoryURL is without secrets: it stands in restore_command.
 	RepositoryURL string
 	// OpenRepository opens the cluster's repository; with create, it is made if there is none.
 	OpenRepository func(ctx context.Context, create bool) (*repo.Repository, error)
-	Compression    repo.Compression
-	RTO, RPO       time.Duration
-	Checks         []contract.SQLCheck
+	// RemoveStale removes the repository's unfinished writes that nobody has written to for longer than olderThan; nil
+	// where killed writers leave none.
+	RemoveStale func(ctx context.Context, olderThan time.Duration) (int, error)
+	Compression repo.Compression
+	RTO, RPO    time.Duration
+	Checks      []contract.SQLCheck
+	// Configuration is the cluster's part of lifeboat.yaml without secrets, of which the repository keeps a copy (R5);
+	// empty: there is none to keep.
+	Configuration string
 }
 
 // Runner does Lifeboat's work. Its methods may be called concurrently, and again after any failure.
@@ -60,6 +70,8 @@ func NewRunner(s Settings) *Runner { return &Runner{set: s} }
 type Run struct {
 	// WorkflowID owns leases and is recorded; a --local run invents one.
 	WorkflowID string
+	// RunID tells runs of one WorkflowID apart; empty for a --local run.
+	RunID string
 	// Progress receives progress from time to time, from any goroutine. It must not be nil.
 	Progress func(contract.Progress)
 }

@@ -28,10 +28,7 @@ func (o Options) backup(ctx workflow.Context, raw converter.RawValue) (contract.
 	if err != nil {
 		return none, err
 	}
-	result, err := phase(ctx, t, phaseBackup, call{
-		activity: contract.TakeBackupActivity,
-		summary:  fmt.Sprintf("%s backup of %s", in.Type, in.Cluster),
-	}, contract.TakeBackupInput(in), backupFigures)
+	result, err := t.backup(ctx, in)
 	result.WorkflowID = workflow.GetInfo(ctx).WorkflowExecution.ID
 	if err := t.finish(ctx, fmt.Sprintf("Backup %s is in the repository.", result.BackupID), err); err != nil {
 		return none, err
@@ -39,7 +36,34 @@ func (o Options) backup(ctx workflow.Context, raw converter.RawValue) (contract.
 	return result, nil
 }
 
+// backup finds out where the backup is taken, and takes it there.
+func (t *tracker) backup(ctx workflow.Context, in contract.BackupInput) (contract.BackupResult, error) {
+	var where contract.PlanBackupResult
+	// Runs from before there were hosts to choose from took any worker.
+	if workflow.GetVersion(ctx, changePlanBackup, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		var err error
+		where, err = execute[contract.PlanBackupInput, contract.PlanBackupResult](ctx, t.options, call{
+			activity: contract.PlanBackupActivity,
+			summary:  "choose the host for the backup of " + in.Cluster,
+		}, contract.PlanBackupInput{Cluster: in.Cluster})
+		if err != nil {
+			return contract.BackupResult{}, err
+		}
+	}
+	return phase(ctx, t, phaseBackup, call{
+		activity: contract.TakeBackupActivity, host: where.Host, queue: where.Queue,
+		summary: fmt.Sprintf("%s backup of %s", in.Type, in.Cluster),
+	}, contract.TakeBackupInput{Cluster: in.Cluster, Type: in.Type, Queue: where.Queue}, backupFigures)
+}
+
+// changePlanBackup names the change that put PlanBackup before TakeBackup.
+const changePlanBackup = "plan-backup"
+
 func backupFigures(r contract.BackupResult) string {
+	pages := ""
+	if r.CorruptPages+r.UnsurePages > 0 {
+		pages = fmt.Sprintf("⚠ %d corrupt pages, %d unsure", r.CorruptPages, r.UnsurePages)
+	}
 	return parts("backup "+r.BackupID, formatBytes(r.SourceBytes)+" read", formatBytes(r.StoredBytes)+" stored",
-		fmt.Sprintf("%d of %d chunks new", r.NewChunks, r.Chunks))
+		fmt.Sprintf("%d of %d chunks new", r.NewChunks, r.Chunks), pages)
 }

@@ -21,7 +21,7 @@ func TestBackup(t *testing.T) {
 	if got := resultOf[contract.BackupResult](r); got != want {
 		t.Errorf("result is %+v, want %+v", got, want)
 	}
-	checkList(t, "activities", r.fakes.where(), "TakeBackup lifeboat")
+	checkList(t, "activities", r.fakes.where(), "PlanBackup lifeboat", "TakeBackup lifeboat")
 	in := inputOf[contract.TakeBackupInput](t, r.fakes, contract.TakeBackupActivity)
 	if in != (contract.TakeBackupInput{Cluster: "orders", Type: contract.TypeFull}) {
 		t.Errorf("input is %+v", in)
@@ -109,5 +109,32 @@ func TestBackupCancelled(t *testing.T) {
 	}
 	if last := r.spy.attributes[len(r.spy.attributes)-1]; last != "LifeboatPhase=cancelled" {
 		t.Errorf("last attribute is %s", last)
+	}
+}
+
+// A backup from a data directory is taken on the host that has it.
+func TestBackupOnHost(t *testing.T) {
+	r := newRun(t, Options{})
+	r.fakes.place = contract.PlanBackupResult{Host: testHost, Queue: "lifeboat@" + testHost}
+	r.execute(contract.BackupWorkflow, backupInput)
+	resultOf[contract.BackupResult](r)
+	checkList(t, "activities", r.fakes.where(), "PlanBackup lifeboat", "TakeBackup lifeboat@"+testHost)
+	in := inputOf[contract.TakeBackupInput](t, r.fakes, contract.TakeBackupActivity)
+	if in != (contract.TakeBackupInput{Cluster: "orders", Type: contract.TypeFull, Queue: "lifeboat@" + testHost}) {
+		t.Errorf("input is %+v", in)
+	}
+}
+
+// A host that cannot be chosen ends the run with the reason, before anything is taken.
+func TestBackupNoHost(t *testing.T) {
+	r := newRun(t, Options{})
+	r.fakes.before[contract.PlanBackupActivity] = always(typed(contract.ErrorConfiguration, "data directory /x: there is none on this host"))
+	r.execute(contract.BackupWorkflow, backupInput)
+	r.failure(contract.ErrorConfiguration, "PlanBackup: data directory /x")
+	if n := r.fakes.attempts(contract.TakeBackupActivity); n != 0 {
+		t.Errorf("%d attempts at the backup", n)
+	}
+	if _, details := r.shown(); !strings.Contains(details, "there is none on this host") {
+		t.Errorf("details do not tell why:\n%s", details)
 	}
 }

@@ -1,4 +1,4 @@
-// Package workflows holds Lifeboat's durable runs: Backup, Restore and Drill.
+// Package workflows holds Lifeboat's durable runs: Backup, Restore, Verify and Drill.
 //
 // A workflow here decides order and outcome, nothing else. All that touches a disk, a network or a clock happens in
 // activities, which the workflows call by the names of package contract, so that this package imports only that, the
@@ -19,6 +19,9 @@
 //   - Nothing is decided by a wall clock, a random number or the order of a map, so that another worker can replay the
 //     history and go on. testdata/replay holds recorded histories that must replay for ever, or the change needs
 //     workflow.GetVersion.
+//
+// Workflows do not see heartbeats. So that people see more than the name of a phase, a worker signals how far a long
+// activity is (contract.ProgressSignal): a few dozen times at most in each phase, whatever its length.
 //
 // What a person sees in the UI: the search attributes of package contract, a summary at each activity, and the current
 // details in Markdown, which are the list of phases with their figures. Query "progress" gives the same as JSON.

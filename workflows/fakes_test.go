@@ -29,6 +29,7 @@ type seen struct {
 
 // fakes are activities that record how they were called, and return what a test sets.
 type fakes struct {
+	place    contract.PlanBackupResult
 	backup   contract.BackupResult
 	planned  contract.PlanRestoreResult
 	laid     contract.LayFilesResult
@@ -91,6 +92,7 @@ type activityRegistry interface {
 }
 
 func (f *fakes) register(r activityRegistry) {
+	fake(f, r, contract.PlanBackupActivity, func(contract.PlanBackupInput) contract.PlanBackupResult { return f.place })
 	fake(f, r, contract.TakeBackupActivity, func(contract.TakeBackupInput) contract.BackupResult { return f.backup })
 	fake(f, r, contract.PlanRestoreActivity, func(contract.PlanRestoreInput) contract.PlanRestoreResult { return f.planned })
 	fake(f, r, contract.LayFilesActivity, func(contract.LayFilesInput) contract.LayFilesResult { return f.laid })

@@ -11,14 +11,10 @@ import (
 	"lifeboat/internal/contract"
 )
 
-// What people mistype into the UI fails at once, with the field's name, and no activity runs.
-func TestInvalidInput(t *testing.T) {
+// mistyped is what people get wrong in the UI, and what they are told.
+func mistyped() []mistake {
 	long := strings.Repeat("x", 256)
-	for _, c := range []struct {
-		name, workflow string
-		inputs         []string
-		text           string
-	}{
+	return []mistake{
 		{"typo in a key", "Backup", []string{`{"clutser":"orders"}`}, `unknown field "clutser"`},
 		{"typo in a nested key", "Restore", []string{`{"cluster":"c","targetDir":"/t","host":"h","target":{"knid":"time"}}`}, `unknown field "knid"`},
 		{"wrong type", "Backup", []string{`{"cluster":7}`}, `"cluster" must be a string`},
@@ -48,7 +44,25 @@ func TestInvalidInput(t *testing.T) {
 		{"no cluster, verify", "Verify", []string{`{"backup":"all"}`}, `"cluster" is required`},
 		{"long cluster, verify", "Verify", []string{`{"cluster":"` + long + `"}`}, "256 bytes"},
 		{"unknown workflow type", "Bakcup", []string{`{"cluster":"orders"}`}, `"Bakcup": use Backup, Restore, Drill, Verify`},
-	} {
+		{"no such unit", "Restore", []string{`{"cluster":"c","targetDir":"/t","host":"h","target":{"kind":"time","value":"5 parsecs ago"}}`}, "5 parsecs ago"},
+		{"a number for an object", "Drill", []string{`{"cluster":"c","target":5}`}, `"target" must be`},
+		{"an object for a list", "Drill", []string{`{"cluster":"c","checks":{"name":"x"}}`}, `"checks" must be`},
+		{"a text for a truth", "Restore", []string{`{"cluster":"c","targetDir":"/t","host":"h","start":"yes"}`}, `"start" must be`},
+		{"unknown kind of target", "Drill", []string{`{"cluster":"c","target":{"kind":"yesterday"}}`}, `"yesterday"`},
+		{"number", "Verify", []string{`7`}, "one JSON object"},
+		{"unknown type and no input", "Frobnicate", nil, `"Frobnicate": use Backup`},
+	}
+}
+
+type mistake struct {
+	name, workflow string
+	inputs         []string
+	text           string
+}
+
+// What people mistype into the UI fails at once, with the field's name, and no activity runs.
+func TestInvalidInput(t *testing.T) {
+	for _, c := range mistyped() {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRun(t, Options{})
 			r.execute(c.workflow, c.inputs...)

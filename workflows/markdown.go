@@ -40,7 +40,11 @@ func (p Phase) line(ended bool) string {
 	case PhaseFailed:
 		return parts("❌ "+escape(p.Name), formatSeconds(p.Seconds), escape(p.Note))
 	case PhaseActive:
-		return parts("▶️ **"+escape(p.Name)+"**", "since "+p.StartedAt.Format(time.RFC3339), escape(p.Note))
+		line := parts("▶️ **"+escape(p.Name)+"**", "since "+p.StartedAt.Format(time.RFC3339), escape(p.Note))
+		if p.Report != nil {
+			line += "\n  - " + reportLine(p.Report)
+		}
+		return line
 	}
 	if ended {
 		return parts("➖ "+escape(p.Name), "not reached", "")

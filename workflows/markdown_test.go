@@ -27,6 +27,14 @@ func TestMarkdown(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 
+	p.Phases[1].Report = &contract.ProgressReport{Attempt: 2, At: at, Progress: contract.Progress{
+		Phase: "copy", Done: 3 << 29, Total: 3 << 30, Rate: 64 << 20, Waiting: "a|b",
+	}}
+	if got, want := p.Markdown(), "⬜ lay files"; !strings.Contains(got, "since 2026-11-23T07:45:01Z\n  - copy · `██████████░░░░░░░░░░` 50 % of 3.0 GiB · 64.0 MiB/s"+
+		" · about 25 s left · waiting for a\\|b · attempt 2 · as of 2026-11-23T07:45:01Z\n- "+want) {
+		t.Errorf("got\n%s", got)
+	}
+
 	p.Phases[1].State, p.Phases[1].Note, p.Waiting, p.Outcome = PhaseFailed, "no worker", "", "Failed: no worker"
 	p.Verdict = contract.Fail
 	p.Checks = []contract.CheckResult{{ID: "a|b", Level: 7, Verdict: contract.Fail, Expected: "<b>", Observed: "x\n| y [z](u)", Seconds: 61}}

@@ -62,6 +62,9 @@ func limitsOf(activity string) limits {
 		// An hour's outage is survived. Each attempt reads the whole cluster again (R6), so all together end with the
 		// third day, when the next scheduled backups are worth more than this one.
 		return limits{attempts: 60, attempt: longest, overall: 72 * time.Hour}
+	case contract.PlanBackupActivity:
+		// It may ask servers that are down, and is as patient as what follows.
+		return limits{attempts: 60, attempt: short}
 	case contract.LayFilesActivity:
 		// In a disaster nothing is worse than giving up, and what is laid is kept: about a day.
 		return limits{attempts: 1440, attempt: longest}

@@ -56,8 +56,8 @@ func TestActivityOptions(t *testing.T) {
 			}
 		}
 	}
-	if len(seenActivities) != 9 {
-		t.Errorf("%d activities were called, want all 9: %v", len(seenActivities), seenActivities)
+	if len(seenActivities) != 10 {
+		t.Errorf("%d activities were called, want all 10: %v", len(seenActivities), seenActivities)
 	}
 	for name, want := range map[string]time.Duration{
 		contract.PrepareDrillActivity: 0, contract.PlanRestoreActivity: 2 * time.Minute, contract.LayFilesActivity: 2 * time.Minute,

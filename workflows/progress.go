@@ -39,6 +39,10 @@ type Phase struct {
 	Seconds float64 `json:"seconds,omitempty"`
 	// Note holds figures, or the reason of a failure.
 	Note string `json:"note,omitempty"`
+	// Report is the last one of an active phase; null if there was none yet. It is minutes old where little happens.
+	Report *contract.ProgressReport `json:"report,omitempty"`
+
+	activity string
 }
 
 // PhaseState is the state of a phase.
@@ -99,6 +103,7 @@ func (o Options) track(ctx workflow.Context, cluster, subject string, phases ...
 	if err := workflow.UpsertTypedSearchAttributes(ctx, attributeCluster.ValueSet(cluster)); err != nil {
 		return nil, err
 	}
+	t.hear(ctx)
 	t.show(ctx)
 	return t, nil
 }
@@ -111,7 +116,7 @@ func phase[In, Out any](ctx workflow.Context, t *tracker, name string, c call, i
 		return none, err
 	}
 	out, err := execute[In, Out](ctx, t.options, c, in)
-	p.Seconds = workflow.Now(ctx).Sub(*p.StartedAt).Seconds()
+	p.Seconds, p.Report = workflow.Now(ctx).Sub(*p.StartedAt).Seconds(), nil
 	if err != nil {
 		p.State, p.Note = PhaseFailed, reason(err)
 		if temporal.IsCanceledError(err) {
@@ -127,7 +132,7 @@ func phase[In, Out any](ctx workflow.Context, t *tracker, name string, c call, i
 func (t *tracker) begin(ctx workflow.Context, name string, c call) (*Phase, error) {
 	p := t.find(name)
 	at := workflow.Now(ctx).UTC()
-	p.State, p.StartedAt = PhaseActive, &at
+	p.State, p.StartedAt, p.activity = PhaseActive, &at, c.activity
 	t.progress.Waiting = c.summary
 	if c.host != "" {
 		t.progress.Waiting += ", by the worker of host " + c.host

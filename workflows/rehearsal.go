@@ -66,7 +66,7 @@ func (d *rehearsal) rehearse(ctx workflow.Context) error {
 	begun := workflow.Now(ctx)
 	planned, facts, err := d.t.plan(ctx, d.host, contract.PlanRestoreInput{
 		Cluster: d.in.Cluster, TargetDir: prepared.TargetDir, Backup: d.in.Backup, Target: prepared.Target,
-		Timeline: d.in.Timeline,
+		Timeline: d.in.Timeline, Start: true,
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestRestoreLaysFilesOnly(t *testing.T) {
 		Cluster: "orders", TargetDir: "/restore", Backup: "B", Target: contract.Target{Kind: "latest"}, Timeline: 3,
 		Action: "pause", PlanHash: "b3:1234",
 	}
-	if plan != want {
+	if !reflect.DeepEqual(plan, want) {
 		t.Errorf("PlanRestore got %+v, want %+v", plan, want)
 	}
 	lay := inputOf[contract.LayFilesInput](t, r.fakes, contract.LayFilesActivity)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
+	sdkpb "go.temporal.io/api/sdk/v1"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
@@ -53,9 +56,57 @@ func silentOnce(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// reportThreeTimes signals as a worker does, and looks at what the UI shows then.
+func reportThreeTimes(ctx context.Context) error {
+	c, info := activity.GetClient(ctx), activity.GetInfo(ctx)
+	id := info.WorkflowExecution
+	for _, r := range []struct {
+		signal any
+		shown  string
+	}{
+		{contract.ProgressReport{Activity: info.ActivityType.Name, Attempt: 1, At: start, Progress: contract.Progress{Phase: "copy", Done: 1 << 20, Total: 4 << 20}}, "25 % of 4.0 MiB"},
+		{"no report at all", "25 % of 4.0 MiB"},
+		{contract.ProgressReport{Activity: "another", Attempt: 1, At: start, Progress: contract.Progress{Phase: "wrong"}}, "25 % of 4.0 MiB"},
+		{contract.ProgressReport{Activity: info.ActivityType.Name, Attempt: 1, At: start.Add(time.Second), Progress: contract.Progress{Phase: "wal", Waiting: "segment 7"}}, "waiting for segment 7"},
+	} {
+		if err := c.SignalWorkflow(ctx, id.ID, id.RunID, contract.ProgressSignal, r.signal); err != nil {
+			return err
+		}
+		answer, err := c.QueryWorkflow(ctx, id.ID, id.RunID, "__temporal_workflow_metadata")
+		if err != nil {
+			return err
+		}
+		var metadata sdkpb.WorkflowMetadata
+		if err := answer.Get(&metadata); err != nil {
+			return err
+		}
+		if text := metadata.GetCurrentDetails(); !strings.Contains(text, r.shown) || strings.Contains(text, "wrong") {
+			return typed(contract.ErrorFailed, fmt.Sprintf("after %+v the details are %s", r.signal, text))
+		}
+	}
+	return nil
+}
+
 func scenarios() []scenario {
 	return []scenario{
 		{name: "backup", workflow: contract.BackupWorkflow, input: backupInput, status: completed},
+		{
+			name: "backup-progress", workflow: contract.BackupWorkflow, input: backupInput, status: completed,
+			prepare: func(f *fakes, _ func()) { f.before[contract.TakeBackupActivity] = reportThreeTimes },
+			check:   wantAttempts(contract.TakeBackupActivity, 1),
+		},
+		{
+			name: "backup-on-host", workflow: contract.BackupWorkflow, input: backupInput, status: completed, check: wantAttempts(contract.TakeBackupActivity, 2),
+			prepare: func(f *fakes, _ func()) {
+				f.place.Host = testHost
+				f.before[contract.TakeBackupActivity] = silentOnce
+			},
+		},
+		{
+			name: "backup-no-worker", workflow: contract.BackupWorkflow, input: backupInput, status: failed, noHost: true,
+			check:   wantFailure(errorNoWorker, "no worker on host db1"),
+			prepare: func(f *fakes, _ func()) { f.place.Host = testHost },
+		},
 		{
 			name: "backup-cancelled", workflow: contract.BackupWorkflow, input: backupInput, status: cancelled,
 			prepare: func(f *fakes, cancel func()) { f.before[contract.TakeBackupActivity] = untilCancelled(cancel) },
@@ -120,6 +171,7 @@ func scenarios() []scenario {
 // Each history must replay at once, before and after it goes through JSON.
 func TestServer(t *testing.T) {
 	c := startServer(t)
+	t.Run("mistakes", func(t *testing.T) { rejectMistakes(t, c) })
 	for _, s := range scenarios() {
 		t.Run(s.name, func(t *testing.T) {
 			history := s.run(t, c)
@@ -143,6 +195,41 @@ func TestServer(t *testing.T) {
 	}
 }
 
+// rejectMistakes starts all that people mistype on a real server: each run fails at once, by its first workflow task.
+func rejectMistakes(t *testing.T, c client.Client) {
+	queue := contract.DefaultTaskQueue + "-mistakes"
+	f := newFakes()
+	startWorkers(t, c, f, queue, true)
+	var runs []client.WorkflowRun
+	for i, m := range mistyped() {
+		var arguments []any
+		for _, in := range m.inputs {
+			arguments = append(arguments, jsonPayload(in))
+		}
+		run, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: fmt.Sprintf("mistake-%d", i), TaskQueue: queue}, m.workflow, arguments...)
+		if err != nil {
+			t.Fatalf("%s: %v", m.name, err)
+		}
+		runs = append(runs, run)
+	}
+	for i, m := range mistyped() {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		var app *temporal.ApplicationError
+		err := runs[i].Get(ctx, nil)
+		if !errors.As(err, &app) || app.Type() != contract.ErrorInvalidInput || !strings.Contains(app.Message(), m.text) {
+			t.Errorf("%s: error is %v, want %s with %q", m.name, err, contract.ErrorInvalidInput, m.text)
+		}
+		d, err := c.DescribeWorkflowExecution(ctx, runs[i].GetID(), "")
+		if err != nil || d.GetWorkflowExecutionInfo().GetHistoryLength() > 5 {
+			t.Errorf("%s: %d events in its history (%v), want no more than started, one task, failed", m.name, d.GetWorkflowExecutionInfo().GetHistoryLength(), err)
+		}
+		cancel()
+	}
+	if calls := f.where(); len(calls) != 0 {
+		t.Errorf("activities ran: %q", calls)
+	}
+}
+
 // run runs the scenario to its end and returns its history.
 func (s scenario) run(t *testing.T, c client.Client) *historypb.History {
 	t.Helper()
@@ -155,6 +242,9 @@ func (s scenario) run(t *testing.T, c client.Client) *historypb.History {
 	// A queue for each scenario: on a shared one, tasks get lost with the polls of workers that have stopped.
 	queue := contract.DefaultTaskQueue + "-" + s.name
 	f.prepared.Queue = contract.HostQueue(queue, testHost)
+	if f.place.Host != "" {
+		f.place.Queue = contract.HostQueue(queue, f.place.Host)
+	}
 	startWorkers(t, c, f, queue, !s.noHost)
 	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: s.name, TaskQueue: queue},
 		s.workflow, jsonPayload(s.input))
@@ -229,6 +319,7 @@ func startServer(t *testing.T) client.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		server.Client().Close()
 		if err := server.Stop(); err != nil {
 			t.Errorf("stop the server: %v", err)
 		}

@@ -43,7 +43,11 @@ func (k *checker) oneCluster(ctx context.Context, name string) error {
 	k.server(s)
 	k.archiving(s, c.RPO)
 	k.clock(s)
-	k.replication(ctx, c, s)
+	if c.DataDirectory == "" && len(c.Hosts) == 0 {
+		k.replication(ctx, c.Server, s)
+	} else {
+		k.sources(ctx, c, conn, s)
+	}
 	k.identity(ctx, c, s)
 	k.binaries(s)
 	return nil
@@ -157,8 +161,8 @@ func (k *checker) clock(s *serverState) {
 }
 
 // replication checks the kind of connection that a backup reads through.
-func (k *checker) replication(ctx context.Context, c activities.Cluster, s *serverState) {
-	conn, err := dbcore.ConnectReplication(ctx, c.Server)
+func (k *checker) replication(ctx context.Context, server dbcore.Config, s *serverState) {
+	conn, err := dbcore.ConnectReplication(ctx, server)
 	if err != nil {
 		k.fail("replication", err)
 		return

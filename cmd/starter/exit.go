@@ -11,10 +11,9 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"lifeboat/activities"
-	"lifeboat/dbcore"
+	"lifeboat/internal/assemble"
 	"lifeboat/internal/config"
 	"lifeboat/internal/contract"
-	"lifeboat/internal/recovery"
 	"lifeboat/internal/wal"
 )
 
@@ -155,8 +154,10 @@ func errorCode(err error) string {
 	case errors.As(err, new(*usageError)):
 		return codeUsage
 	case errors.As(err, new(*configError)), errors.As(err, new(*config.Error)), errors.Is(err, config.ErrNotFound),
-		errors.Is(err, config.ErrUnknownName):
+		errors.Is(err, config.ErrUnknownName), errors.Is(err, assemble.ErrMissing):
 		return contract.ErrorConfiguration
+	case errors.As(err, &app) && app.Type() == contract.ErrorTransient:
+		return contract.ErrorFailed // it was tried again, and all attempts failed
 	case errors.As(err, &app):
 		return app.Type()
 	case temporal.IsCanceledError(err), errors.As(err, new(*temporal.TerminatedError)):
@@ -166,10 +167,10 @@ func errorCode(err error) string {
 	case errors.Is(err, wal.ErrAbsent):
 		return codeAbsent
 	}
-	if kind := activities.ErrorType(err); kind != "" {
+	if kind := activities.ErrorCode(err); kind != contract.ErrorTransient {
 		return kind
 	}
-	return contract.ErrorFailed
+	return contract.ErrorFailed // nobody here tries again
 }
 
 // problem is an error as a program reads it.
@@ -180,29 +181,62 @@ type problem struct {
 	WorkflowID string `json:"workflowId"`
 }
 
-// problemOf parts an error into what happened and what to do about it.
+// problemOf parts an error into what happened and what to do about it. The hint is never empty.
 func problemOf(err error) problem {
-	p := problem{Code: errorCode(err), Message: message(err)}
-	var (
-		hint    *hinted
-		refused *recovery.RefusedError
-		connect *dbcore.ConnectError
-		run     *runError
-	)
-	switch {
-	case errors.As(err, &hint):
-		p.Hint = hint.hint
-	case errors.As(err, &refused):
-		p.Hint = refused.Hint
-		p.Message = strings.TrimSuffix(p.Message, "; "+p.Hint)
-	case errors.As(err, &connect):
-		p.Hint = connect.Hint
-		p.Message = strings.TrimSuffix(p.Message, " (hint: "+p.Hint+")")
+	p := problem{Code: errorCode(err), Message: message(err), Hint: hintOf(err)}
+	for _, remedy := range []string{p.Hint, activities.Remedy(err)} {
+		for _, form := range []string{"; %s", ": %s", " (hint: %s)"} {
+			p.Message = strings.TrimSuffix(p.Message, fmt.Sprintf(form, remedy))
+		}
 	}
+	var run *runError
 	if errors.As(err, &run) {
 		p.WorkflowID = run.id
 	}
 	return p
+}
+
+// hintOf is what a person can do: what the command knows, else what the worker said, else what the activities know.
+func hintOf(err error) string {
+	var hint *hinted
+	if errors.As(err, &hint) {
+		return hint.hint
+	}
+	if text := workerHint(err); text != "" {
+		return text
+	}
+	switch code := errorCode(err); {
+	case errors.Is(err, config.ErrNotFound):
+		return "write one with `lifeboat init`, or name it by --config or " + config.EnvFile
+	case errors.Is(err, config.ErrUnknownName):
+		return "name one that is there, or add it to lifeboat.yaml"
+	case errors.As(err, new(*config.Error)):
+		return "mend what is named there; `lifeboat init` writes a commented example"
+	case code == codeUsage:
+		return "see `lifeboat --help`"
+	case code == codeInterrupted:
+		return "type the command again: what is already done is kept"
+	case code == codeCanceled:
+		return "start it again, if that was not meant"
+	case code == codeAbsent:
+		return "`lifeboat wal-status CLUSTER` shows what the archive has"
+	}
+	if errors.As(err, new(*configError)) && activities.ErrorType(err) == "" {
+		return "`lifeboat check` tells what is wrong with the configuration"
+	}
+	return activities.Remedy(err)
+}
+
+// workerHint is the remedy that a worker's error carries in its details, "" if there is none.
+func workerHint(err error) string {
+	for ; err != nil; err = errors.Unwrap(err) {
+		app, ok := err.(*temporal.ApplicationError) //nolint:errorlint // each layer by itself: the outer ones have no details
+		var text string
+		if ok && app.HasDetails() && app.Details(&text) == nil && text != "" {
+			return text
+		}
+	}
+	return ""
 }
 
 // message is what a person should read of an error: of a workflow's failure its own words, without the layers that
@@ -241,7 +275,5 @@ func (a *app) printError(err error) {
 		return
 	}
 	fmt.Fprintln(a.stderr, "lifeboat:", p.Message)
-	if p.Hint != "" {
-		fmt.Fprintln(a.stderr, "hint:", p.Hint)
-	}
+	fmt.Fprintln(a.stderr, "hint:", p.Hint)
 }

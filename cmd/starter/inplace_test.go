@@ -108,9 +108,9 @@ func TestTablespacesMapped(t *testing.T) {
 	restore := func(tablespace string) outcome {
 		return p.run(t, "restore", "orders", "--target-dir", filepath.Join(p.Dir, "restored"), "--tablespace", tablespace, "--local", "--json")
 	}
-	e := restore("/no/such=" + place).must(t, 5).errorObject(t)
+	e := restore("/no/such="+place).must(t, 5).errorObject(t)
 	contains(t, "the refusal of an unknown tablespace", e["message"].(string), "/no/such", dir)
-	plan := restore(old + "=" + place).must(t, 0).object(t)["plan"].(map[string]any)
+	plan := restore(old+"="+place).must(t, 0).object(t)["plan"].(map[string]any)
 	ts := hasKeys(t, "tablespace", plan["tablespaces"].([]any)[0], "oid", "source", "place")
 	if ts["source"] != dir || ts["place"] != place {
 		t.Errorf("tablespace %v", ts)

@@ -22,7 +22,7 @@ import (
 var (
 	backupKeys = []string{
 		"cluster", "backupId", "type", "parentId", "systemIdentifier", "postgresVersion", "timeline", "startLsn",
-		"stopLsn", "startedAt", "finishedAt", "sourceBytes", "changedBytes", "storedBytes", "chunks", "newChunks", "files", "seconds", "workflowId",
+		"stopLsn", "startedAt", "finishedAt", "sourceBytes", "changedBytes", "storedBytes", "chunks", "newChunks", "files", "corruptPages", "unsurePages", "seconds", "workflowId",
 	}
 	restoreKeys = []string{
 		"cluster", "backupId", "targetDir", "target", "reached", "plan", "bytes", "reusedBytes", "walSegments",
@@ -45,8 +45,18 @@ type protected struct {
 // protect makes one. The program is built and put on PATH, where a restore finds it for restore_command.
 func protect(t *testing.T) *protected {
 	t.Helper()
+	return protectIn(t, "", 0)
+}
+
+// protectIn is protect for a repository in a given folder, beside which something else is (see openToArchive), and for a
+// major version (0: the lowest that is installed).
+func protectIn(t *testing.T, folder string, major int) *protected {
+	t.Helper()
 	dir := pgtest.TempDir(t)
-	p := &protected{program: filepath.Join(dir, "lifeboat"), repo: filepath.Join(dir, "repo")}
+	p := &protected{program: filepath.Join(dir, "lifeboat"), repo: folder}
+	if folder == "" {
+		p.repo = filepath.Join(dir, "repo")
+	}
 	data, err := os.ReadFile(pgtest.Build(t, "lifeboat/cmd/starter"))
 	if err == nil {
 		err = os.WriteFile(p.program, data, 0o755)
@@ -58,7 +68,7 @@ func protect(t *testing.T) *protected {
 	config := filepath.Join(dir, "lifeboat.yaml")
 	p.env = environment{"LIFEBOAT_CONFIG": config}
 	p.Server = pgtest.New(t, pgtest.Options{
-		Checksums: true, OwnIdentity: true, Settings: map[string]string{"archive_timeout": "60"},
+		Major: major, Checksums: true, OwnIdentity: true, Settings: map[string]string{"archive_timeout": "60"},
 		Archive: func(s *pgtest.Server) string {
 			return fmt.Sprintf("%s --repository file://%s wal-push %%p --cluster orders", p.program, p.repo)
 		},
@@ -130,6 +140,7 @@ func TestWithoutTemporal(t *testing.T) {
 	t.Run("refused", func(t *testing.T) { p.checkRefusals(t) })
 	t.Run("status and reports", func(t *testing.T) { p.checkStatus(t, id) })
 	t.Run("wal-fetch", func(t *testing.T) { p.checkFetch(t) })
+	t.Run("beside the server", func(t *testing.T) { p.checkBeside(t) })
 }
 
 func (p *protected) statusOf(t *testing.T) map[string]any {
@@ -153,7 +164,7 @@ func (p *protected) checkListing(t *testing.T, id string) {
 		t.Errorf("listed %v", b)
 	}
 	shown := p.run(t, "show", "orders", "latest", "--json").must(t, 0).object(t)
-	hasKeys(t, "shown backup", shown, append(want, "program", "walSegmentSize", "dataChecksums", "serverManifest", "superuser", "tablespaces", "settings")...)
+	hasKeys(t, "shown backup", shown, append(want, "program", "walSegmentSize", "dataChecksums", "serverManifest", "synthesizedManifest", "superuser", "tablespaces", "settings", "pageCheck", "configuration")...)
 	if shown["backupId"] != id || shown["dataChecksums"] != true {
 		t.Errorf("shown %v", shown)
 	}
@@ -208,8 +219,8 @@ func (p *protected) checkWALStatus(t *testing.T) {
 	}
 	p.archive(t)
 	contains(t, "wal-status", p.run(t, "wal-status", "orders").must(t, 0).stdout, "FRONTIER", "exposure: ")
-	unknown := lifeboat(t, environment{}, "wal-status", "nosuch", "--repository", "file://"+p.repo).must(t, 1)
-	contains(t, "stderr", unknown.stderr, "does not know cluster nosuch")
+	unknown := lifeboat(t, environment{}, "wal-status", "nosuch", "--repository", "file://"+p.repo).must(t, 2)
+	contains(t, "stderr", unknown.stderr, "knows no cluster nosuch", "hint: it knows orders")
 }
 
 func (p *protected) checkCheck(t *testing.T) {
@@ -384,6 +395,8 @@ func (p *protected) checkStatus(t *testing.T, id string) {
 	if shown := p.run(t, "report", "show", "d1", "--format", "json").must(t, 0).object(t); shown["drillId"] != "d1" {
 		t.Errorf("report %v", shown)
 	}
+	contains(t, "page", p.run(t, "report", "show", "d1", "--format", "html").must(t, 0).stdout, "<!DOCTYPE html>", "drill of orders", "</html>")
+	contains(t, "stderr", p.run(t, "report", "show", "d1", "--format", "html", "--json").must(t, 2).stderr, "contradict")
 	contains(t, "stderr", p.run(t, "report", "show", "d2").must(t, 1).stderr, "no report d2", "hint: ")
 
 	// When the server is gone, the exposure is still bounded; it rises.

@@ -52,7 +52,7 @@ func newReportsCommand(a *app) *cobra.Command {
 	}
 }
 
-// readReports reads all reports of a cluster, oldest first.
+// readReports reads all reports of a cluster, oldest first. One that is damaged says nothing, but that it was there.
 func readReports(ctx context.Context, r *repo.Repository, cluster string) ([]*contract.Report, error) {
 	names, err := r.ListDocuments(ctx, cluster, reportsPrefix)
 	if err != nil {
@@ -60,14 +60,28 @@ func readReports(ctx context.Context, r *repo.Repository, cluster string) ([]*co
 	}
 	var out []*contract.Report
 	for _, name := range names {
-		rep, err := readReport(ctx, r, cluster, strings.TrimPrefix(name, reportsPrefix))
-		if err != nil {
+		id := strings.TrimPrefix(name, reportsPrefix)
+		rep, err := readReport(ctx, r, cluster, id)
+		switch {
+		case repo.IsDamage(err):
+			rep = damagedReport(cluster, id, err)
+		case errors.Is(err, repo.ErrNotFound):
+			continue // removed meanwhile
+		case err != nil:
 			return nil, err
 		}
 		out = append(out, rep)
 	}
 	slices.SortStableFunc(out, func(a, b *contract.Report) int { return a.FinishedAt.Compare(b.FinishedAt) })
 	return out, nil
+}
+
+func damagedReport(cluster, id string, err error) *contract.Report {
+	const layout = "20060102T150405Z" // that drill ids begin with
+	at, _ := time.Parse(layout, id[:min(len(id), len(layout))])
+	return &contract.Report{StartedAt: at, FinishedAt: at, Failure: err.Error(), DrillResult: contract.DrillResult{
+		DrillID: id, Cluster: cluster, Verdict: contract.CouldNotVerify, Report: "clusters/" + cluster + "/" + reportsPrefix + id,
+	}}
 }
 
 func readReport(ctx context.Context, r *repo.Repository, cluster, id string) (*contract.Report, error) {
@@ -116,24 +130,28 @@ func newReportCommand(a *app) *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one report; ID as `lifeboat reports` lists it",
-		Args:  arguments("ID"),
+		Example: "  lifeboat report show 20261125T201011Z-1f3a9c\n" +
+			"  lifeboat report show 20261125T201011Z-1f3a9c --format html > drill.html",
+		Args: arguments("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			switch format {
-			case "text", "json":
-			case "html":
-				return usagef("--format html is not available in this version: use text or json")
-			default:
-				return usagef("--format %q: use text or json", format)
+			if !slices.Contains([]string{"text", "json", "html"}, format) {
+				return usagef("--format %q: use text, json or html", format)
+			}
+			if a.json && format == "html" {
+				return usagef("--json and --format html contradict each other")
 			}
 			rep, err := a.findReport(cmd.Context(), cluster, args[0])
 			if err != nil {
 				return err
 			}
+			if format == "html" {
+				return writeReportHTML(a.stdout, rep, strings.TrimPrefix(assemble.Program(), "lifeboat "))
+			}
 			a.json = a.json || format == "json"
 			return a.printReport(rep)
 		},
 	}
-	show.Flags().StringVar(&format, "format", "text", "text or json")
+	show.Flags().StringVar(&format, "format", "text", "text, json, or html: one page with all in it, for a browser")
 	show.Flags().StringVar(&cluster, "cluster", "", "the cluster that was drilled (default: all are searched)")
 	cmd.AddCommand(show)
 	return cmd

@@ -137,13 +137,13 @@ func (a *app) restore(ctx context.Context, f *restoreFlags) error {
 func planInput(in contract.RestoreInput) contract.PlanRestoreInput {
 	return contract.PlanRestoreInput{
 		Cluster: in.Cluster, TargetDir: in.TargetDir, Backup: in.Backup, Target: in.Target,
-		Timeline: in.Timeline, Action: in.Action, PlanHash: in.PlanHash,
+		Timeline: in.Timeline, Action: in.Action, PlanHash: in.PlanHash, Start: in.Start,
 		Tablespaces: in.Tablespaces, Delta: in.Delta, DiscardWAL: in.DiscardWAL,
 	}
 }
 
 func (a *app) planHere(ctx context.Context, in contract.RestoreInput) error {
-	set, err := a.settings(in.Cluster)
+	set, err := a.known(ctx, in.Cluster)
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (a *app) restoreHere(ctx context.Context, in contract.RestoreInput) (contra
 	if res.Target.Kind == "" {
 		res.Target.Kind = string(recovery.Latest)
 	}
-	set, err := a.settings(in.Cluster)
+	set, err := a.known(ctx, in.Cluster)
 	if err != nil {
 		return res, err
 	}

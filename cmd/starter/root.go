@@ -62,12 +62,13 @@ func newRootCommand(a *app) *cobra.Command {
 	fromRepository := []*cobra.Command{
 		newRestoreCommand(a), newBackupsCommand(a), newShowCommand(a), newWALFetchCommand(a), newWALPushCommand(a),
 		newWALStatusCommand(a), newWALRescueCommand(a), newReportsCommand(a), newReportCommand(a), newVerifyCommand(a),
+		newInitCommand(a),
 	}
 	for _, cmd := range fromRepository {
 		allowRepository(cmd)
 	}
 	root.AddCommand(fromRepository...)
-	root.AddCommand(newInitCommand(a), newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a),
+	root.AddCommand(newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a),
 		newVersionCommand(a), newDemoCommand(a))
 	a.prepare(root)
 	return root
@@ -136,7 +137,10 @@ func (a *app) main(ctx context.Context, args []string) (code int) {
 	}
 	if err != nil && !a.began {
 		a.json = a.json || slices.Contains(args, "--json")
-		err = &hinted{&usageError{plain(err)}, fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
+		err = &usageError{plain(err)}
+	}
+	if err != nil && !errors.As(err, new(*hinted)) && errors.As(err, new(*usageError)) {
+		err = &hinted{err, fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 	}
 	if err != nil && a.began && ctx.Err() != nil && !errors.As(err, new(*verdictExit)) && !errors.As(err, new(*interrupted)) {
 		err = &interrupted{err}

@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"lifeboat/activities"
+	"lifeboat/internal/assemble"
 	"lifeboat/internal/contract"
 	"lifeboat/internal/telemetry"
 )
@@ -60,7 +61,7 @@ type connection struct {
 
 // dial connects to Temporal by its standard environment and temporal.toml.
 func (a *app) dial(ctx context.Context) (*connection, error) {
-	opts, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{EnvLookup: lookup{a.env}})
+	opts, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{EnvLookup: lookup{a.env}, DisableFile: assemble.NoTemporalFile(a.env)})
 	if err != nil {
 		return nil, &configError{fmt.Errorf("read Temporal's settings: %w", err)}
 	}

@@ -78,7 +78,7 @@ func (a *app) verify(ctx context.Context, f runFlags, in contract.VerifyInput) e
 }
 
 func (a *app) verifyHere(ctx context.Context, in contract.VerifyInput) (contract.VerifyResult, error) {
-	set, err := a.settings(in.Cluster)
+	set, err := a.known(ctx, in.Cluster)
 	if err != nil {
 		return contract.VerifyResult{}, err
 	}

@@ -66,5 +66,5 @@ func openToArchive(ctx context.Context, c activities.Cluster) (*repo.Repository,
 	if fresh {
 		return c.OpenRepository(ctx, true)
 	}
-	return nil, fmt.Errorf("%w; if the repository is new, take the first backup: it creates it", err)
+	return nil, &hinted{err, "mount the file system that holds it; if the repository is new, take the first backup: it creates it"}
 }

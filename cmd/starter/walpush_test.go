@@ -32,7 +32,7 @@ func TestOpenToArchive_CreatesOnlyWhereNothingCanBeMissing(t *testing.T) {
 			if (err == nil) != c.created {
 				t.Errorf("created: %v, want %v: %v", err == nil, c.created, err)
 			}
-			if err != nil && !strings.Contains(err.Error(), "take the first backup") {
+			if err != nil && !strings.Contains(problemOf(err).Hint, "take the first backup") {
 				t.Errorf("no remedy in %q", err)
 			}
 			if _, serr := os.Stat(filepath.Join(dir, "repo/lifeboat.json")); (serr == nil) != c.created {

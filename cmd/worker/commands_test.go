@@ -105,6 +105,7 @@ func decode[T any](t *testing.T, text string) (v T) {
 // TestCommands_ThroughTemporal drives workflows by the program, as a person does.
 func TestCommands_ThroughTemporal(t *testing.T) {
 	s := newStack(t, map[string]string{"archive_timeout": "60"})
+	s.besideServer(t)
 	s.Exec(t, "create table small as select g as id from generate_series(1, 1000) g")
 
 	refused := s.fails(t, 1, "NoWorker", "restore", "c1", "--host", "h1", "--target-dir", "/tmp/x")
@@ -155,6 +156,12 @@ func (s *stack) checkBackup(t *testing.T) {
 	if got := string(d.GetExecutionConfig().GetUserMetadata().GetSummary().GetData()); got != `"Backup of c1"` {
 		t.Errorf("summary %s", got)
 	}
+	if got := s.queueOf(t, res.WorkflowID, contract.TakeBackupActivity); got != "lifeboat@h1" {
+		t.Errorf("the backup from the data directory was taken by queue %q", got)
+	}
+	if shown, _ := s.lifeboat(t, 0, "show", "c1", res.BackupID, "--json", "--config", s.config); !strings.Contains(shown, `"synthesizedManifest":true`) {
+		t.Errorf("shown %s", shown)
+	}
 	text, notes := s.lifeboat(t, 0, "backup", "c1", "--workflow-id", "mine", "--no-color")
 	if !strings.Contains(text, "backup ") || !strings.Contains(notes, "workflow mine  http://ui.example:8233/namespaces/default/workflows/mine/") {
 		t.Errorf("stdout %q, stderr %q", text, notes)
@@ -167,6 +174,35 @@ func (s *stack) checkBackup(t *testing.T) {
 	if !strings.Contains(rep, `"id":"worker","outcome":"ok"`) {
 		t.Errorf("check: %s", rep)
 	}
+}
+
+// besideServer tells the worker, before it starts, where the server's data directory is.
+func (s *stack) besideServer(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := strings.Replace(string(text), "{c1: {", fmt.Sprintf("{c1: {data_directory: %q, ", s.DataDir), 1)
+	if err := os.WriteFile(s.config, []byte(more), 0o644); err != nil || more == string(text) {
+		t.Fatalf("%v: %s", err, more)
+	}
+}
+
+// queueOf is the task queue that an activity of a run was sent to.
+func (s *stack) queueOf(t *testing.T, workflowID, activity string) string {
+	t.Helper()
+	events := s.temporal.Client().GetWorkflowHistory(t.Context(), workflowID, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		e, err := events.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := e.GetActivityTaskScheduledEventAttributes(); a.GetActivityType().GetName() == activity {
+			return a.GetTaskQueue().GetName()
+		}
+	}
+	return ""
 }
 
 func (s *stack) checkDrill(t *testing.T) {
@@ -227,6 +263,9 @@ func settings(t *testing.T) activities.Settings {
 	return set
 }
 
+// usual are the times of a worker that was started without flags.
+var usual = timeouts{heartbeat: heartbeatTimeout, host: hostTimeout}
+
 // TestRun_PollsUntilStopped runs the worker in this process: it adds the search attributes, polls both queues, and
 // stops in order.
 func TestRun_PollsUntilStopped(t *testing.T) {
@@ -237,7 +276,7 @@ func TestRun_PollsUntilStopped(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, set, slog.New(slog.NewTextHandler(&said, nil))) }()
+	go func() { ended <- run(ctx, set, usual, slog.New(slog.NewTextHandler(&said, nil))) }()
 	waitFor(t, "worker ready", func() bool { return strings.Contains(said.String(), "worker ready") })
 
 	c := temporal.Client()
@@ -270,6 +309,7 @@ func TestRun_PollsUntilStopped(t *testing.T) {
 func TestStart_RefusesWrongUsage(t *testing.T) {
 	for name, args := range map[string][]string{
 		"unknown flag": {"--nosuch"}, "argument": {"x"}, "log level": {"--log-level", "loud"}, "log format": {"--log-format", "xml"},
+		"heartbeat timeout": {"--heartbeat-timeout", "999ms"}, "host timeout": {"--host-timeout", "0"}, "a number without a unit": {"--host-timeout", "5"},
 		"no configuration": {"--config", filepath.Join(t.TempDir(), "none")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -282,7 +322,7 @@ func TestStart_RefusesWrongUsage(t *testing.T) {
 
 func TestRun_NoTemporal(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
-	err := run(t.Context(), settings(t), slog.New(slog.DiscardHandler))
+	err := run(t.Context(), settings(t), usual, slog.New(slog.DiscardHandler))
 	if err == nil || exitCode(err) != 1 || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "TEMPORAL_ADDRESS") {
 		t.Errorf("got %v", err)
 	}

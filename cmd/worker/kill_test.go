@@ -35,24 +35,39 @@ type stack struct {
 
 func newStack(t *testing.T, settings map[string]string) *stack {
 	t.Helper()
-	if os.Getenv("TEMPORAL_DEV_SERVER") == "" {
-		t.Skip("TEMPORAL_DEV_SERVER is not set: `make test` sets it")
-	}
-	s := &stack{dir: pgtest.TempDir(t), bin: pgtest.TempDir(t)}
+	server, address := startTemporal(t)
+	return stackOn(t, server, address, pgtest.Options{Settings: settings})
+}
+
+// programs builds both programs where the server's user can run them.
+func programs(t *testing.T) string {
+	t.Helper()
+	bin := pgtest.TempDir(t)
 	for name, pkg := range map[string]string{"lifeboat": "lifeboat/cmd/starter", "lifeboat-worker": "lifeboat/cmd/worker"} {
-		copyFile(t, pgtest.Build(t, pkg), filepath.Join(s.bin, name))
+		copyFile(t, pgtest.Build(t, pkg), filepath.Join(bin, name))
 	}
+	return bin
+}
+
+func stackOn(t *testing.T, server *testsuite.DevServer, address string, opts pgtest.Options) *stack {
+	t.Helper()
+	s := &stack{dir: pgtest.TempDir(t), bin: programs(t), temporal: server, address: address}
 	s.config = filepath.Join(s.dir, "lifeboat.yaml")
-	s.Server = pgtest.New(t, pgtest.Options{Checksums: true, OwnIdentity: true, Settings: settings, Archive: func(p *pgtest.Server) string {
-		yaml := fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s/repo\"}}\nclusters: {c1: {dsn: \"host=%s user=postgres dbname=postgres port=%s\"}}\n",
-			s.dir, p.SocketDir, "${KILLTEST_PORT}")
-		if err := os.WriteFile(s.config, []byte(yaml), 0o644); err != nil {
+	opts.Checksums, opts.OwnIdentity = true, true
+	opts.Archive = func(p *pgtest.Server) string {
+		if err := os.WriteFile(s.config, []byte(s.yaml(p.SocketDir)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return fmt.Sprintf("KILLTEST_PORT=1 %s/lifeboat wal-push %%p --cluster c1 --config %s", s.bin, s.config)
-	}})
-	s.temporal, s.address = startTemporal(t)
+	}
+	s.Server = pgtest.New(t, opts)
 	return s
+}
+
+// yaml is the configuration; the port, which is not known when it is written, comes by the environment.
+func (s *stack) yaml(socketDir string) string {
+	return fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s/repo\"}}\nclusters: {c1: {dsn: \"host=%s user=postgres dbname=postgres port=%s\"}}\n",
+		s.dir, socketDir, "${KILLTEST_PORT}")
 }
 
 // startTemporal starts the development server on a free port.
@@ -76,7 +91,10 @@ func startTemporal(t *testing.T) (server *testsuite.DevServer, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = server.Stop() })
+	t.Cleanup(func() {
+		server.Client().Close()
+		_ = server.Stop()
+	})
 	return server, address
 }
 

@@ -44,6 +44,9 @@ func start(ctx context.Context, args []string) error {
 	path := flags.String("config", "", "configuration file (default: LIFEBOAT_CONFIG, ./lifeboat.yaml, /etc/lifeboat/lifeboat.yaml)")
 	host := flags.String("host", "", "name of this host, for its queue (default: the host's name)")
 	workDir := flags.String("work-dir", "", "where drills restore to (default: worker.work_dir of the configuration)")
+	var limits timeouts
+	flags.DurationVar(&limits.heartbeat, "heartbeat-timeout", heartbeatTimeout, "after how long a silent worker counts as dead and another goes on; at least 1s")
+	flags.DurationVar(&limits.host, "host-timeout", hostTimeout, "after how long a host without a worker counts as lost; at least 1s")
 	format := flags.String("log-format", "text", "text or json")
 	level := flags.String("log-level", "info", "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
@@ -51,6 +54,9 @@ func start(ctx context.Context, args []string) error {
 	}
 	if flags.NArg() > 0 {
 		return usageError{fmt.Errorf("unexpected argument %q", flags.Arg(0))}
+	}
+	if err := limits.check(); err != nil {
+		return usageError{err}
 	}
 	var lv slog.Level
 	if err := lv.UnmarshalText([]byte(*level)); err != nil {
@@ -71,5 +77,5 @@ func start(ctx context.Context, args []string) error {
 	if os.Geteuid() == 0 {
 		log.Warn("running as root: restored PostgreSQL servers run as user postgres; better run the worker as that user")
 	}
-	return run(ctx, set, log)
+	return run(ctx, set, limits, log)
 }

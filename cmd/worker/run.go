@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"lifeboat/activities"
+	"lifeboat/internal/assemble"
 	"lifeboat/internal/contract"
 	"lifeboat/workflows"
 )
@@ -26,6 +28,8 @@ const (
 	heartbeatInterval = 5 * time.Second
 	// heartbeatTimeout is how long a worker may be silent before its work is given to another: what a kill -9 costs.
 	heartbeatTimeout = 15 * time.Second
+	// hostTimeout is how long a host's queue may be without a worker before a run says that the host is lost.
+	hostTimeout = 2 * time.Minute
 	// stickyTimeout is how long a workflow waits for a worker that died before another one takes it: the SDK's
 	// default of 5 s would be most of the time that a killed worker costs.
 	stickyTimeout = time.Second
@@ -33,10 +37,20 @@ const (
 	parallelActivities = 4
 )
 
+// timeouts are after how long something is given up. They take effect for the runs whose decisions this worker makes.
+type timeouts struct{ heartbeat, host time.Duration }
+
+func (t timeouts) check() error {
+	if t.heartbeat < time.Second || t.host < time.Second {
+		return fmt.Errorf("--heartbeat-timeout %v, --host-timeout %v: each must be 1s or more", t.heartbeat, t.host)
+	}
+	return nil
+}
+
 // run polls until ctx ends, then hands on what is under way.
-func run(ctx context.Context, set activities.Settings, logger *slog.Logger) error {
+func run(ctx context.Context, set activities.Settings, limits timeouts, logger *slog.Logger) error {
 	worker.SetStickyWorkflowCacheSize(200)
-	opts, err := envconfig.LoadDefaultClientOptions()
+	opts, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{DisableFile: assemble.NoTemporalFile(os.LookupEnv)})
 	if err != nil {
 		return usageError{fmt.Errorf("read Temporal's settings: %w", err)}
 	}
@@ -53,7 +67,8 @@ func run(ctx context.Context, set activities.Settings, logger *slog.Logger) erro
 
 	fatal := make(chan error, 2)
 	queue := contract.HostQueue(set.TaskQueue, set.Host)
-	pollers := newPollers(c, set, queue, func(err error) {
+	runner := activities.NewRunner(set)
+	pollers := newPollers(c, set.TaskQueue, runner, limits, queue, func(err error) {
 		select {
 		case fatal <- err:
 		default: // one is enough
@@ -66,23 +81,24 @@ func run(ctx context.Context, set activities.Settings, logger *slog.Logger) erro
 		}
 	}
 	logger.Info("worker ready", "queues", []string{set.TaskQueue, queue}, "workDir", set.WorkDir, "program", set.Program)
+	stopReaping := keepReaping(ctx, c, runner, logger)
 	select {
 	case err = <-fatal:
 		err = fmt.Errorf("the worker cannot go on: %w", err)
 	case <-ctx.Done():
 	}
 	logger.Info("worker stops; what is under way is handed on")
+	stopReaping()
 	stopAll(pollers)
 	return err
 }
 
 // newPollers makes the worker for the shared queue, which runs workflows and activities, and the one for this host's
 // own queue, which runs activities only.
-func newPollers(c client.Client, set activities.Settings, hostQueue string, failed func(error)) []worker.Worker {
-	runner := activities.NewRunner(set)
+func newPollers(c client.Client, queue string, runner *activities.Runner, limits timeouts, hostQueue string, failed func(error)) []worker.Worker {
 	common := worker.Options{
 		WorkerStopTimeout:                       stopTimeout,
-		MaxHeartbeatThrottleInterval:            heartbeatInterval,
+		MaxHeartbeatThrottleInterval:            min(heartbeatInterval, limits.heartbeat/3),
 		DefaultHeartbeatThrottleInterval:        heartbeatInterval,
 		StickyScheduleToStartTimeout:            stickyTimeout,
 		MaxConcurrentActivityExecutionSize:      parallelActivities,
@@ -91,8 +107,8 @@ func newPollers(c client.Client, set activities.Settings, hostQueue string, fail
 		MaxConcurrentLocalActivityExecutionSize: parallelActivities,
 		OnFatalError:                            failed,
 	}
-	shared := worker.New(c, set.TaskQueue, common)
-	workflows.Options{HeartbeatTimeout: heartbeatTimeout}.Register(shared)
+	shared := worker.New(c, queue, common)
+	workflows.Options{HeartbeatTimeout: limits.heartbeat, HostTimeout: limits.host}.Register(shared)
 	activities.Register(shared, runner)
 	onHost := common
 	onHost.DisableWorkflowWorker = true

@@ -34,25 +34,46 @@ func Program() string {
 	return "lifeboat " + v
 }
 
-// OpenStore opens the object store that a URL names. With create, a missing folder is made.
+// ErrMissing says that there is nothing at a repository's URL: no folder, or an empty one.
+var ErrMissing = errors.New("the repository is missing")
+
+// OpenStore opens the object store that a URL names. With create, a missing folder is made. Without it, one that may only
+// be read is opened too, and fails at the first write.
 func OpenStore(_ context.Context, url string, create bool) (blob.Store, error) {
 	path, err := config.FilePath(url)
 	if err != nil {
 		return nil, err
 	}
-	return fs.Open(path, fs.Options{Create: create})
+	store, err := fs.Open(path, fs.Options{Create: create, AllowReadOnly: !create})
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, fs.ErrEmpty) {
+		return nil, fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	return store, err
 }
 
 // OpenRepository opens the repository at a URL; with create, an empty place becomes one.
 func OpenRepository(ctx context.Context, url string, create bool) (*repo.Repository, error) {
 	store, err := OpenStore(ctx, url, create)
+	if errors.Is(err, ErrMissing) {
+		return nil, err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open repository %s: %w", url, err)
+		return nil, fmt.Errorf("repository %s: %w", url, err)
 	}
 	if create {
 		return repo.OpenOrCreate(ctx, store)
 	}
 	return repo.Open(ctx, store)
+}
+
+// NoTemporalFile tells that there can be no temporal.toml, as without HOME in the environment of a service or a rescue
+// system: Temporal's SDK would fail to find the folder, not the file.
+func NoTemporalFile(env func(string) (string, bool)) bool {
+	if named, ok := env("TEMPORAL_CONFIG_FILE"); ok && named != "" {
+		return false
+	}
+	_, err := os.UserConfigDir()
+	return err != nil
 }
 
 // ErrNoLifeboat says that the lifeboat program was not found.

@@ -70,6 +70,36 @@ worker: {work_dir: `+dir+`/work, task_queue: boats, postgres_bin: [/opt/pg/bin]}
 	}
 }
 
+func TestSettings_Hosts(t *testing.T) {
+	text := func(host string) string {
+		return "version: 1\nrepositories: {main: {url: \"file:///r\"}}\nworker: {task_queue: boats}\n" +
+			"clusters: {orders: {dsn: host=db1, hosts: [" + host + "]}, near: {dsn: host=db1, data_directory: /data}}\n"
+	}
+	for host, queue := range map[string]string{
+		"{dsn: host=db1, data_directory: /data}":             "boats@db1",
+		"{dsn: 'postgres://u@db1.example.com:5433/x'}":       "boats@db1.example.com",
+		"{dsn: host=/run/postgresql, queue: boats@db1}":      "boats@db1",
+		"{dsn: host=127.0.0.1, queue: other}":                "other",
+		"{dsn: host=/run/postgresql, data_directory: /data}": "",
+		"{dsn: host=localhost}":                              "",
+		"{dsn: 'host=::1'}":                                  "",
+	} {
+		s, err := assemble.Settings(parse(t, text(host)), assemble.Host{Name: "h1"}, quiet)
+		if queue == "" {
+			if err == nil || !strings.Contains(err.Error(), "name the queue") || !strings.Contains(err.Error(), "hosts[0]") {
+				t.Errorf("%s: %v", host, err)
+			}
+			continue
+		}
+		if err != nil || s.Clusters["orders"].Hosts[0].Queue != queue || s.Clusters["orders"].Hosts[0].Server.ApplicationName != "lifeboat" {
+			t.Errorf("%s: %+v, %v", host, s.Clusters["orders"].Hosts, err)
+		}
+		if s.Clusters["near"].DataDirectory != "/data" {
+			t.Errorf("data directory %q", s.Clusters["near"].DataDirectory)
+		}
+	}
+}
+
 // TestSettings_MakeNothing: wal-push assembles settings at every segment, and must leave no folders behind.
 func TestSettings_MakeNothing(t *testing.T) {
 	temp := t.TempDir()

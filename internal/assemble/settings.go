@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -102,11 +105,46 @@ func cluster(cfg *config.Config, name string) (activities.Cluster, error) {
 	if out.Compression, err = repo.ParseCompression(r.Compression); err != nil {
 		return out, err
 	}
+	out.DataDirectory = c.DataDirectory
+	for i, h := range c.Hosts {
+		host, err := clusterHost(h, cfg.Worker.TaskQueue)
+		if err != nil {
+			return out, fmt.Errorf("cluster %s: hosts[%d]: %w", name, i, err)
+		}
+		out.Hosts = append(out.Hosts, host)
+	}
 	out.RepositoryURL, out.RTO, out.RPO = r.URL, c.Objectives.RTO, c.Objectives.RPO
-	out.OpenRepository = opener(r.URL)
+	out.OpenRepository, out.RemoveStale = opener(r.URL), staleRemover(r.URL)
+	configuration, err := cfg.Sanitized(name)
+	if err != nil {
+		return out, err
+	}
+	out.Configuration = string(configuration)
 	for _, k := range c.Checks {
 		out.Checks = append(out.Checks, contract.SQLCheck{Name: k.Name, SQL: k.SQL, Expect: k.Expect})
 	}
+	return out, nil
+}
+
+// clusterHost is one of a cluster's hosts. Its queue is that of the worker on the host that its dsn names.
+func clusterHost(h config.Host, taskQueue string) (activities.ClusterHost, error) {
+	out := activities.ClusterHost{DataDirectory: h.DataDirectory, Queue: h.Queue}
+	var err error
+	if out.Server, err = dbcore.ParseDSN(h.DSN.Reveal()); err != nil {
+		return out, fmt.Errorf("dsn: %w", err)
+	}
+	if out.Server.ApplicationName == "" {
+		out.Server.ApplicationName = "lifeboat"
+	}
+	if out.Queue != "" {
+		return out, nil
+	}
+	name := out.Server.Host
+	if ip := net.ParseIP(name); name == "" || name == "localhost" || ip != nil && ip.IsLoopback() || strings.ContainsAny(name, "/@") {
+		return out, fmt.Errorf("queue is empty, and the dsn names no host that others know by that name: name the queue of the worker there, "+
+			"such as %s", contract.HostQueue(taskQueue, "HOST"))
+	}
+	out.Queue = contract.HostQueue(taskQueue, name)
 	return out, nil
 }
 
@@ -130,6 +168,23 @@ func WithoutConfiguration(url, clusterName string, host Host, log *slog.Logger) 
 	}
 	s.Clusters[clusterName] = c
 	return s, nil
+}
+
+// staleRemover cleans the store at a URL of what killed writers left.
+func staleRemover(url string) func(ctx context.Context, olderThan time.Duration) (int, error) {
+	return func(ctx context.Context, olderThan time.Duration) (int, error) {
+		store, err := OpenStore(ctx, url, false)
+		if err != nil {
+			return 0, err
+		}
+		sweeper, ok := store.(interface {
+			RemoveStale(ctx context.Context, olderThan time.Duration) (int, error)
+		})
+		if !ok {
+			return 0, nil
+		}
+		return sweeper.RemoveStale(ctx, olderThan)
+	}
 }
 
 func opener(url string) func(ctx context.Context, create bool) (*repo.Repository, error) {

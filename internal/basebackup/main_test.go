@@ -26,7 +26,14 @@ import (
 func TestMain(m *testing.M) {
 	syscall.Umask(0) // the server's user and this one share a repository
 	if dsn := os.Getenv(childDSN); dsn != "" {
-		os.Exit(memoryChild(dsn, os.Getenv(childRepo)))
+		if os.Getenv(childMemory) != "" {
+			os.Exit(memoryChild(dsn, os.Getenv(childRepo), os.Getenv(childDir)))
+		}
+		if err := takeChild(dsn, os.Getenv(childRepo), os.Getenv(childDir)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	code := pgtest.Main(m)
 	if code == 0 {
@@ -42,10 +49,11 @@ func TestMain(m *testing.M) {
 // the archiving program does not meet them.
 type bench struct {
 	*pgtest.Server
-	repo    *repo.Repository
-	store   *fault.Store
-	files   blob.Store
-	repoDir string
+	repo     *repo.Repository
+	store    *fault.Store
+	files    blob.Store
+	repoDir  string
+	lifeboat string
 }
 
 func openStore(dir string) (blob.Store, error) {
@@ -66,14 +74,15 @@ func newBench(t *testing.T, opt pgtest.Options) *bench {
 	if b.repo, err = repo.OpenOrCreate(t.Context(), b.store); err != nil {
 		t.Fatal(err)
 	}
-	lifeboat, config := pgtest.Build(t, "lifeboat/cmd/starter"), filepath.Join(pgtest.TempDir(t), "lifeboat.yaml")
+	b.lifeboat = pgtest.Build(t, "lifeboat/cmd/starter")
+	config := filepath.Join(pgtest.TempDir(t), "lifeboat.yaml")
 	opt.OwnIdentity = true
 	opt.Archive = func(s *pgtest.Server) string {
 		yaml := fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s\"}}\nclusters: {c1: {dsn: \"host=%s\"}}\n", b.repoDir, s.SocketDir)
 		if err := os.WriteFile(config, []byte(yaml), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		return fmt.Sprintf("%s wal-push %%p --cluster c1 --config %s", lifeboat, config)
+		return fmt.Sprintf("%s wal-push %%p --cluster c1 --config %s", b.lifeboat, config)
 	}
 	b.Server = pgtest.New(t, opt)
 	return b

@@ -20,8 +20,10 @@ import (
 
 // The environment that turns this test program into one that only takes a backup.
 const (
-	childDSN  = "LIFEBOAT_TEST_MEMORY_DSN"
-	childRepo = "LIFEBOAT_TEST_MEMORY_REPO"
+	childDSN    = "LIFEBOAT_TEST_MEMORY_DSN"
+	childRepo   = "LIFEBOAT_TEST_MEMORY_REPO"
+	childMemory = "LIFEBOAT_TEST_MEMORY"
+	childDir    = "LIFEBOAT_TEST_MEMORY_DIR" // of the data
 )
 
 // unkept is a store that reads data packs and forgets them: the disk is not what is measured.
@@ -35,10 +37,15 @@ func (s unkept) PutIfAbsent(ctx context.Context, key string, body io.ReaderAt, s
 	return err
 }
 
+func childOptions(dsn string) (basebackup.Options, error) {
+	cfg, err := dbcore.ParseDSN(dsn)
+	return basebackup.Options{Cluster: "c1", Server: cfg, WorkflowID: "child"}, err
+}
+
 // memoryChild takes a backup and prints the peak of this process's memory.
-func memoryChild(dsn, dir string) int {
+func memoryChild(dsn, dir, dataDir string) int {
 	err := func() error {
-		cfg, err := dbcore.ParseDSN(dsn)
+		opts, err := childOptions(dsn)
 		if err != nil {
 			return err
 		}
@@ -50,7 +57,8 @@ func memoryChild(dsn, dir string) int {
 		if err != nil {
 			return err
 		}
-		m, err := basebackup.Take(context.Background(), basebackup.Options{Repo: r, Cluster: "c1", Server: cfg, WorkflowID: "memory", Workers: 8})
+		opts.Repo, opts.Workers, opts.DataDirectory = r, 8, dataDir
+		m, err := basebackup.Take(context.Background(), opts)
 		if err != nil {
 			return err
 		}
@@ -76,8 +84,15 @@ func TestTake_MemoryIsBounded(t *testing.T) {
 	}
 	b := newBench(t, pgtest.Options{})
 	b.ballast(t, 12)
+	for name, dataDir := range map[string]string{"by the replication protocol": "", "from the data directory": b.DataDir} {
+		t.Run(name, func(t *testing.T) { b.measureMemory(t, dataDir) })
+	}
+}
+
+func (b *bench) measureMemory(t *testing.T, dataDir string) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childDSN+"="+b.DSN(""), childRepo+"="+b.repoDir)
+	cmd.Env = append(os.Environ(), childDSN+"="+b.DSN(""), childRepo+"="+b.repoDir, childMemory+"=1", childDir+"="+dataDir)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -11,22 +11,14 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"lifeboat/dbcore"
 	"lifeboat/internal/pg"
 	"lifeboat/internal/repo"
 )
 
-const (
-	controlFile  = "global/pg_control"
-	manifestFile = "backup_manifest"
-	labelFile    = "backup_label"
-)
-
-// stream runs BASE_BACKUP and stores all that it sends.
+// stream is the source that needs nothing but a connection: it runs BASE_BACKUP and stores all that it sends.
 func (a *attempt) stream(ctx context.Context) error {
-	a.opts.Progress(Progress{Phase: "checkpoint", Waiting: "the server's checkpoint"})
 	conn, err := dbcore.ConnectReplication(ctx, a.opts.Server)
 	if err != nil {
 		return err
@@ -48,8 +40,8 @@ func (a *attempt) stream(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
-	a.begin(s)
-	stopProgress := a.report(s)
+	total := a.beginStream(s)
+	stopProgress := a.report(total)
 	defer stopProgress()
 	for {
 		archive, err := s.Next(ctx)
@@ -63,10 +55,8 @@ func (a *attempt) stream(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", archive.Name, err)
 		}
 	}
-	if a.stop, err = s.Finish(ctx); err != nil {
-		return err
-	}
-	return a.complete()
+	a.stop, err = s.Finish(ctx)
+	return err
 }
 
 // sameServer guards against a dsn that leads to another server from one connection to the next.
@@ -81,39 +71,17 @@ func (a *attempt) sameServer(ctx context.Context, conn *dbcore.ReplicationConn) 
 	return nil
 }
 
-func (a *attempt) begin(s *dbcore.BaseBackupStream) {
-	a.manifest.StartLSN, a.manifest.Timeline = pg.LSN(s.StartLSN), pg.Timeline(s.StartTimeline)
-	for _, t := range s.Tablespaces {
-		if t.OID != 0 {
-			a.manifest.Tablespaces = append(a.manifest.Tablespaces, repo.Tablespace{OID: t.OID, Location: t.Location})
-		}
-	}
-	a.opts.Logger.Info("backup began", "cluster", a.opts.Cluster, "backup", a.manifest.BackupID, "startLsn", a.manifest.StartLSN)
-}
-
-// report gives progress at once, once a second, and when it is stopped.
-func (a *attempt) report(s *dbcore.BaseBackupStream) (stop func()) {
-	var total int64
+// beginStream notes what the server said before its data, and returns its estimate of the size in bytes.
+func (a *attempt) beginStream(s *dbcore.BaseBackupStream) (total int64) {
+	var tablespaces []repo.Tablespace
 	for _, t := range s.Tablespaces {
 		total += t.SizeKB << 10
-	}
-	show := func() { a.opts.Progress(Progress{Phase: "copy", Done: a.writer.Stats().SourceBytes, Total: total}) }
-	show()
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				show()
-			case <-done:
-				return
-			}
+		if t.OID != 0 {
+			tablespaces = append(tablespaces, repo.Tablespace{OID: t.OID, Location: t.Location})
 		}
-	}()
-	return func() { close(done); <-ended; show() }
+	}
+	a.begin(pg.LSN(s.StartLSN), pg.Timeline(s.StartTimeline), tablespaces)
+	return total
 }
 
 // archive stores one archive of the stream.
@@ -148,11 +116,11 @@ func (a *attempt) archive(ctx context.Context, ar dbcore.Archive, s *dbcore.Base
 // their own, or of a pg_wal that lies elsewhere: neither is for the place of a restore.
 func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io.Reader) error {
 	name := path.Join(prefix, path.Clean(h.Name))
-	if name == "." || !fs.ValidPath(name) {
-		if name == "." {
-			return nil
-		}
-		return fmt.Errorf("the server sent a file named %q", h.Name)
+	if name == "." {
+		return nil
+	}
+	if err := repo.CheckPath(name); err != nil {
+		return fmt.Errorf("the server sent a file named %q: %w", h.Name, err)
 	}
 	e := repo.Entry{Path: name, Mode: fs.FileMode(h.Mode).Perm(), ModTime: h.ModTime}
 	switch h.Typeflag {
@@ -174,11 +142,7 @@ func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io
 		if err := a.file(ctx, e, io.TeeReader(r, &content)); err != nil {
 			return err
 		}
-		var err error
-		if a.control, err = pg.ParseControlFile(content.Bytes()); err != nil {
-			return fmt.Errorf("read %s: %w", controlFile, err)
-		}
-		return nil
+		return a.controlled(content.Bytes())
 	}
 	return fmt.Errorf("the server sent %s as an entry of type %q", h.Name, h.Typeflag)
 }
@@ -191,40 +155,4 @@ func (a *attempt) directory(e repo.Entry, prefix string) error {
 		return nil
 	}
 	return a.writer.Add(e)
-}
-
-func (a *attempt) file(ctx context.Context, e repo.Entry, r io.Reader) error {
-	fw, err := a.writer.File(ctx, e)
-	if err != nil {
-		return err
-	}
-	if _, err := fw.ReadFrom(r); err != nil {
-		return err
-	}
-	return fw.Close()
-}
-
-// complete checks that nothing that makes the files a backup is missing.
-func (a *attempt) complete() error {
-	m := a.manifest
-	m.StopLSN = pg.LSN(a.stop.LSN)
-	switch {
-	case a.control == nil:
-		return fmt.Errorf("the server sent no %s", controlFile)
-	case !a.label:
-		return fmt.Errorf("the server sent no %s: recovery would not know where to begin", labelFile)
-	case !m.ServerManifest:
-		return fmt.Errorf("the server sent no %s", manifestFile)
-	case a.control.SystemID != m.SystemID:
-		return fmt.Errorf("%s is of system %d, the server said %d", controlFile, a.control.SystemID, m.SystemID)
-	case pg.Timeline(a.stop.Timeline) != m.Timeline:
-		return fmt.Errorf("the server changed from timeline %d to %d during the backup: take a new one", m.Timeline, a.stop.Timeline)
-	case m.StopLSN <= m.StartLSN:
-		return fmt.Errorf("the backup ends at %v, before its start at %v", m.StopLSN, m.StartLSN)
-	}
-	c := a.control
-	m.MaxConnections, m.MaxWorkerProcesses = int32(c.MaxConnections), int32(c.MaxWorkerProcesses)
-	m.MaxWALSenders, m.MaxPreparedXacts = int32(c.MaxWALSenders), int32(c.MaxPreparedXacts)
-	m.MaxLocksPerXact = int32(c.MaxLocksPerXact)
-	return nil
 }

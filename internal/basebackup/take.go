@@ -16,8 +16,16 @@ import (
 type Options struct {
 	Repo    *repo.Repository
 	Cluster string
-	// Server is the protected server. Its role needs REPLICATION, and pg_hba.conf a line for "replication".
+	// Server is the protected server. Its role needs REPLICATION, and pg_hba.conf a line for "replication", unless
+	// DataDirectory is set.
 	Server dbcore.Config
+	// Type is Full ("" too) or Incremental. Both read and hash everything and restore alike, from themselves; an incremental
+	// stores only what its parent, the newest visible backup, has not at the same place. Without any it becomes a full.
+	Type repo.BackupType
+	// DataDirectory is the absolute path of the server's data directory on this host: its files are read from there.
+	// Server's role then needs EXECUTE on pg_backup_start and pg_backup_stop instead of REPLICATION, and this process
+	// must be allowed to read the directory. Empty: the server sends its files by the replication protocol.
+	DataDirectory string
 	// WorkflowID owns the lease and is recorded in the manifest: the next attempt of the same workflow takes over at
 	// once. Required.
 	WorkflowID string
@@ -44,9 +52,10 @@ type Progress struct {
 // leaseTTL is how long a silent backup keeps others out. It is a variable for tests, which do not wait that long.
 var leaseTTL = time.Minute
 
-// Take takes one full backup and returns its manifest when it is visible. It may be called again after any failure.
+// Take takes one backup and returns its manifest when it is visible. It may be called again after any failure.
 // What a caller may decide on: *UnsupportedError and *pg.UnsupportedVersionError (the server's settings),
-// *repo.IdentityError (another server), *repo.BusyError and repo.ErrLeaseLost (another run), *WALTimeoutError.
+// *DirectoryError (the data directory), *repo.IdentityError (another server), *repo.BusyError and repo.ErrLeaseLost
+// (another run), *WALTimeoutError.
 func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -57,7 +66,7 @@ func Take(ctx context.Context, opts Options) (*repo.Manifest, error) {
 	if opts.WALTimeout <= 0 {
 		opts.WALTimeout = time.Minute
 	}
-	srv, err := inspect(ctx, opts.Server)
+	srv, err := inspect(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", opts.Cluster, err)
 	}
@@ -129,39 +138,40 @@ type attempt struct {
 	server *serverFacts
 	lease  *repo.Lease
 	writer *repo.Writer
+	pages  *pageChecker // nil without data checksums
 
 	started  time.Time
 	manifest *repo.Manifest
 	control  *pg.ControlData
-	label    bool // backup_label came
+	label    bool // backup_label was stored
 	stop     dbcore.StopPosition
 }
 
 func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
 	a.started = time.Now().UTC()
-	id := repo.NewBackupID(a.started, repo.Full)
-	bases, earlier, err := a.baselines(ctx)
+	have, err := a.lookAround(ctx)
 	if err != nil {
 		return nil, err
 	}
-	intent := repo.Intent{BackupID: id, Type: string(repo.Full), WorkflowID: a.opts.WorkflowID, Host: a.opts.Host, StartedAt: a.started}
+	kind := have.backupType()
+	id := repo.NewBackupID(a.started, kind)
+	intent := repo.Intent{
+		BackupID: id, Type: string(kind), ParentID: have.parentID(), WorkflowID: a.opts.WorkflowID, Host: a.opts.Host, StartedAt: a.started,
+	}
 	if err := a.opts.Repo.PutIntent(ctx, a.opts.Cluster, intent); err != nil {
 		return nil, err
 	}
-	a.writer, err = a.opts.Repo.NewWriter(ctx, repo.WriterOptions{
-		Cluster: a.opts.Cluster, BackupID: id,
-		Compression: a.opts.Compression, Workers: a.opts.Workers, Baselines: bases, CheckpointEvery: a.opts.CheckpointEvery,
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer a.writer.Close()
 	a.manifest = &repo.Manifest{
-		Cluster: a.opts.Cluster, BackupID: id, Type: repo.Full, WorkflowID: a.opts.WorkflowID,
+		Cluster: a.opts.Cluster, BackupID: id, Type: kind, ParentID: have.parentID(), WorkflowID: a.opts.WorkflowID,
 		Program: a.opts.Program, StartedAt: a.started,
 	}
 	a.server.describe(a.manifest)
-	if err := a.stream(ctx); err != nil {
+	closeWriter, err := a.openWriter(ctx, &have)
+	if err != nil {
+		return nil, err
+	}
+	defer closeWriter()
+	if err := a.copyWithConfiguration(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.waitForWAL(ctx); err != nil {
@@ -170,7 +180,7 @@ func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
 	if err := a.publish(ctx); err != nil {
 		return nil, err
 	}
-	for _, old := range append(earlier, id) {
+	for _, old := range append(have.own, id) {
 		if err := a.opts.Repo.DropIntent(ctx, a.opts.Cluster, old); err != nil {
 			a.opts.Logger.Warn("an intent was left behind; it does no harm", "backup", old, "error", err)
 		}
@@ -178,29 +188,30 @@ func (a *attempt) run(ctx context.Context) (*repo.Manifest, error) {
 	return a.manifest, nil
 }
 
-// baselines offers what earlier attempts stored before they died. This attempt holds the lease, so none of them can
-// finish; the intents of its own workflow are its to remove afterwards.
-func (a *attempt) baselines(ctx context.Context) (bases []repo.Baseline, own []string, err error) {
-	intents, err := a.opts.Repo.Intents(ctx, a.opts.Cluster)
-	if err != nil {
-		return nil, nil, err
+// openWriter begins to store, and to check pages as they go by.
+func (a *attempt) openWriter(ctx context.Context, have *known) (end func(), err error) {
+	w := repo.WriterOptions{
+		Cluster: a.opts.Cluster, BackupID: a.manifest.BackupID,
+		Compression: a.opts.Compression, Workers: a.opts.Workers, CheckpointEvery: a.opts.CheckpointEvery,
+		Baselines: have.baselines, ParentPages: have.pages(),
 	}
-	const most = 4 // the newest few; each costs memory
-	for i := len(intents) - 1; i >= 0; i-- {
-		in := intents[i]
-		if in.WorkflowID == a.opts.WorkflowID {
-			own = append(own, in.BackupID)
+	endChecks := func() {}
+	if a.server.Checksums {
+		var again pageReader = &sqlPages{server: a.opts.Server}
+		if a.opts.DataDirectory != "" {
+			again = &filePages{a.opts.DataDirectory}
 		}
-		if len(bases) == most {
-			continue
-		}
-		base, err := a.opts.Repo.ResumeBaseline(ctx, a.opts.Cluster, in.BackupID)
-		if err != nil {
-			return nil, nil, err
-		}
-		bases = append(bases, base)
+		a.pages = newPageChecker(ctx, a.manifest, again, a.opts.Logger)
+		w.Inspect, endChecks = a.pages.inspect, a.pages.close
 	}
-	return bases, own, nil
+	if a.writer, err = a.opts.Repo.NewWriter(ctx, w); err != nil {
+		endChecks()
+		return nil, err
+	}
+	return func() {
+		endChecks() // first, since the writer's workers may wait for it
+		a.writer.Close()
+	}, nil
 }
 
 // publish makes the backup visible, if this attempt still holds the lease.
@@ -211,6 +222,11 @@ func (a *attempt) publish(ctx context.Context) error {
 		return err
 	}
 	s, m := a.writer.Stats(), a.manifest
+	if a.pages != nil {
+		if m.PageCheck, err = a.pages.finish(); err != nil {
+			return err
+		}
+	}
 	m.Table = table
 	m.SourceBytes, m.ChangedBytes, m.StoredBytes = s.SourceBytes, s.ChangedBytes, s.StoredBytes
 	m.Chunks, m.NewChunks, m.Files = s.Chunks, s.NewChunks, s.Files

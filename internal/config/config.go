@@ -84,9 +84,11 @@ type Cluster struct {
 	// Repository is the name of the repository that protects it. It may be left out if there is just one.
 	Repository string `yaml:"repository"`
 	// DataDirectory is the server's data directory, absolute, where the worker runs beside the server; empty: the
-	// files are read through the replication protocol. Not together with Hosts.
+	// files are read through the replication protocol. A worker elsewhere has a configuration without it. Not together
+	// with Hosts.
 	DataDirectory string `yaml:"data_directory"`
-	// Hosts are the servers of a cluster that has several, each with a worker beside it.
+	// Hosts are the servers of a cluster that has several, each with a worker beside it. A backup is taken of the one
+	// that is the primary, on its host.
 	Hosts []Host `yaml:"hosts"`
 	// WAL tells how WAL reaches the repository.
 	WAL WAL `yaml:"wal"`
@@ -106,7 +108,8 @@ type Host struct {
 	DSN DSN `yaml:"dsn,required"`
 	// DataDirectory is absolute, or empty: see Cluster.DataDirectory.
 	DataDirectory string `yaml:"data_directory"`
-	// Queue is the task queue of the worker on that host; empty: lifeboat@<host>.
+	// Queue is the task queue of the worker on that host, TASKQUEUE@HOST, where HOST is what it was started with or the
+	// host's name; empty: the HOST of the dsn.
 	Queue string `yaml:"queue"`
 }
 

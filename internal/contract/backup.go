@@ -16,7 +16,7 @@ const (
 type BackupInput struct {
 	// Cluster is a name of the configuration; required.
 	Cluster string `json:"cluster"`
-	// Type is full by default.
+	// Type is full (default) or incremental. An incremental with no backup to build on becomes a full, and says so.
 	Type string `json:"type,omitempty"`
 }
 
@@ -26,12 +26,23 @@ func (in *BackupInput) Validate() error {
 		return fmt.Errorf(`field "cluster" is required: the name of a cluster in lifeboat.yaml`)
 	}
 	switch in.Type {
-	case "", TypeFull:
+	case "", TypeFull, TypeIncremental:
 		return nil
-	case TypeIncremental, TypeLogical:
-		return fmt.Errorf("backup type %q is not available in this version: use %q", in.Type, TypeFull)
+	case TypeLogical:
+		return fmt.Errorf("backup type %q is not available in this version: use %q or %q", in.Type, TypeFull, TypeIncremental)
 	}
-	return fmt.Errorf(`field "type" is %q: use %q`, in.Type, TypeFull)
+	return fmt.Errorf(`field "type" is %q: use %q or %q`, in.Type, TypeFull, TypeIncremental)
+}
+
+// PlanBackupInput starts activity PlanBackup on any worker; it decides where the backup is taken.
+type PlanBackupInput struct {
+	Cluster string `json:"cluster"`
+}
+
+// PlanBackupResult binds a backup to one host; both empty: any worker will do.
+type PlanBackupResult struct {
+	Host  string `json:"host,omitempty"`
+	Queue string `json:"queue,omitempty"`
 }
 
 // TakeBackupInput starts activity TakeBackup. A retried attempt is a new backup (R6) that does not store again what
@@ -39,6 +50,8 @@ func (in *BackupInput) Validate() error {
 type TakeBackupInput struct {
 	Cluster string `json:"cluster"`
 	Type    string `json:"type"`
+	// Queue is that of PlanBackupResult: it names one of the cluster's hosts where the configuration has several.
+	Queue string `json:"queue,omitempty"`
 }
 
 // BackupResult describes one backup.
@@ -60,8 +73,12 @@ type BackupResult struct {
 	Chunks           int64     `json:"chunks"`
 	NewChunks        int64     `json:"newChunks"`
 	Files            int64     `json:"files"`
-	Seconds          float64   `json:"seconds"`
-	WorkflowID       string    `json:"workflowId"`
+	// CorruptPages failed their checksum, and replay does not mend them: the backup is kept, and never counts as verified.
+	// UnsurePages failed and could not be read a second time. `lifeboat show` names both.
+	CorruptPages int64   `json:"corruptPages"`
+	UnsurePages  int64   `json:"unsurePages"`
+	Seconds      float64 `json:"seconds"`
+	WorkflowID   string  `json:"workflowId"`
 }
 
 // BackupList is what `lifeboat backups` prints.

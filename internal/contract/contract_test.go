@@ -87,7 +87,8 @@ func TestInputs_Validate(t *testing.T) {
 	invalid(t, "backup", backup(BackupInput{Cluster: "c"}), "")
 	invalid(t, "full backup", backup(BackupInput{Cluster: "c", Type: TypeFull}), "")
 	invalid(t, "backup of nothing", backup(BackupInput{}), `"cluster" is required`)
-	invalid(t, "incremental backup", backup(BackupInput{Cluster: "c", Type: TypeIncremental}), "not available")
+	invalid(t, "incremental backup", backup(BackupInput{Cluster: "c", Type: TypeIncremental}), "")
+	invalid(t, "logical backup", backup(BackupInput{Cluster: "c", Type: TypeLogical}), "not available")
 	invalid(t, "logical backup", backup(BackupInput{Cluster: "c", Type: TypeLogical}), "not available")
 	invalid(t, "backup of another kind", backup(BackupInput{Cluster: "c", Type: "Full"}), `"type"`)
 
@@ -214,7 +215,7 @@ func fields(t *testing.T, v any, inside ...string) string {
 // More names may follow those of the list.
 func TestResults_HaveTheFieldsOfTheInterface(t *testing.T) {
 	const backup = "cluster,backupId,type,parentId,systemIdentifier,postgresVersion,timeline,startLsn,stopLsn,startedAt,finishedAt," +
-		"sourceBytes,changedBytes,storedBytes,chunks,newChunks,files,seconds,workflowId"
+		"sourceBytes,changedBytes,storedBytes,chunks,newChunks,files,corruptPages,unsurePages,seconds,workflowId"
 	now := start
 	reached := &Reached{Time: &now, LastCommitAt: &now}
 	restore := RestoreResult{Target: Target{Kind: "time", Value: "v"}, Reached: reached, Plan: json.RawMessage("{}")}

@@ -10,6 +10,7 @@ const (
 
 // Names of activities.
 const (
+	PlanBackupActivity    = "PlanBackup"
 	TakeBackupActivity    = "TakeBackup"
 	PlanRestoreActivity   = "PlanRestore"
 	LayFilesActivity      = "LayFiles"
@@ -20,6 +21,10 @@ const (
 	PublishReportActivity = "PublishReport"
 	VerifyBackupsActivity = "VerifyBackups"
 )
+
+// ProgressSignal is the name of the signal by which an activity's worker tells its workflow, now and then, how far it is
+// (ProgressReport); workflows do not see heartbeats.
+const ProgressSignal = "lifeboat-progress"
 
 // DefaultTaskQueue takes all work that needs no particular host.
 const DefaultTaskQueue = "lifeboat"
@@ -49,6 +54,17 @@ const (
 	ErrorConfiguration = "Configuration"
 	// ErrorFailed: the work was done and its outcome is a failure that trying again does not mend.
 	ErrorFailed = "Failed"
+
+	// The following are retried: what is in the way may pass, or be mended meanwhile.
+
+	// ErrorNoSpace: a file system is full, or a quota reached: the repository's, or that of a target or work directory.
+	ErrorNoSpace = "NoSpace"
+	// ErrorNoAccess: a file or folder may not be read or written: read-only file system, missing permission.
+	ErrorNoAccess = "NoAccess"
+	// ErrorServerUnavailable: the protected server does not answer, or not yet.
+	ErrorServerUnavailable = "ServerUnavailable"
+	// ErrorTransient: anything else that trying again may mend.
+	ErrorTransient = "Transient"
 )
 
 // Verdict is the outcome of a check, drill or verification. Only PASS is green.

@@ -132,6 +132,8 @@ type PlanRestoreInput struct {
 	Tablespaces []string `json:"tablespaces,omitempty"`
 	Delta       bool     `json:"delta,omitempty"`
 	DiscardWAL  bool     `json:"discardWal,omitempty"`
+	// Start says that a server will be started: without programs of its major version on the host nothing is begun.
+	Start bool `json:"start,omitempty"`
 }
 
 // PlanRestoreResult carries the plan as the engine made it. Workflows pass it on and read only Summary and Hash.

@@ -156,7 +156,7 @@ func (o *onlyOnce) atTarget(ctx context.Context, opts ProveOptions, in *pginstan
 }
 
 func manifest(ctx context.Context, opts ProveOptions, bin pginstance.Binaries, owner pginstance.Owner) verify.Finding {
-	if !opts.Manifest.ServerManifest {
+	if !opts.Manifest.HasBackupManifest() {
 		return verify.Finding{ID: "manifest", Level: 4, Outcome: verify.Unable, Observed: "the backup has no backup_manifest"}
 	}
 	if recovery.WasStarted(opts.Plan) {

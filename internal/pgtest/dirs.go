@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"lifeboat/internal/pginstance"
 )
 
@@ -60,11 +62,18 @@ func TempDir(t testing.TB) string {
 	return dir
 }
 
-// Main runs the tests of a package and removes what Build made for them. Without it the next test process does.
+// Main runs the tests of a package, removes what Build made for them (without it the next test process does), and fails
+// if a goroutine is left when all tests have passed.
 //
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 func Main(m *testing.M) int {
 	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
 	tmp.Lock()
 	defer tmp.Unlock()
 	closeProcessDir()

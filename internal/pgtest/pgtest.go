@@ -39,6 +39,8 @@ type Options struct {
 	Checksums bool
 	// WALSegSizeMB is the size of WAL segments in MiB; 0 means 16.
 	WALSegSizeMB int
+	// InitArgs are given to initdb after ours, such as "--encoding=LATIN1".
+	InitArgs []string
 	// Settings go into postgresql.conf after ours (see defaultSettings), so that a backup carries them.
 	Settings map[string]string
 	// Archive returns the archive_command, and turns archiving on; nil leaves it off. It is called before the first

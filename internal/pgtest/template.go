@@ -20,6 +20,7 @@ const templateVersion = 1
 func initOptions(bin pginstance.Binaries, opt Options) pginstance.InitOptions {
 	return pginstance.InitOptions{
 		Binaries: bin, Checksums: opt.Checksums, WALSegSizeMB: opt.WALSegSizeMB, AuthHost: "trust", NoSync: true,
+		ExtraArgs: opt.InitArgs,
 	}
 }
 

@@ -30,7 +30,7 @@ func (l *layer) configure() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		l.name(name)
-		if err := writeDurably(l.root, name, []byte(files[name]), l.owner); err != nil {
+		if err := writeFile(l.root, name, []byte(files[name]), l.owner, l.fileMode()); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}

@@ -22,8 +22,13 @@ func give(f *os.File, owner pginstance.Owner) error {
 	return f.Chown(owner.UID, owner.GID)
 }
 
-// writeDurably replaces a file below root: temporary file, fsync, rename, fsync of the directory.
+// writeDurably replaces a file below root, for its owner alone: temporary file, fsync, rename, fsync of the directory.
 func writeDurably(root *os.Root, name string, data []byte, owner pginstance.Owner) error {
+	return writeFile(root, name, data, owner, 0o600)
+}
+
+// writeFile is writeDurably with a mode.
+func writeFile(root *os.Root, name string, data []byte, owner pginstance.Owner, mode fs.FileMode) error {
 	tmp := name + ".lifeboat-tmp"
 	if err := root.RemoveAll(tmp); err != nil { // what a killed attempt left, and whatever else stands there
 		return err
@@ -33,7 +38,7 @@ func writeDurably(root *os.Root, name string, data []byte, owner pginstance.Owne
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o600), give(f, owner), f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(err, f.Chmod(mode), give(f, owner), f.Sync(), f.Close()); err == nil {
 		err = root.Rename(tmp, name)
 	}
 	if err != nil {
@@ -65,12 +70,39 @@ func syncTree(root *os.Root, top *os.File) error {
 }
 
 func syncEach(root *os.Root) error {
-	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	if err := syncIn(root, "."); err != nil {
+		return err
+	}
+	return walk(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !(d.IsDir() || d.Type().IsRegular()) {
 			return err
 		}
 		return syncIn(root, name)
 	})
+}
+
+// walk is fs.WalkDir below dir, for names that are not UTF-8 too: a root's fs.FS refuses those, and the source's data
+// directory may hold them. dir itself is not visited.
+func walk(root *os.Root, dir string, visit fs.WalkDirFunc) error {
+	d, err := root.Open(dir)
+	if err != nil {
+		return visit(dir, nil, err)
+	}
+	entries, err := d.ReadDir(-1)
+	if err = errors.Join(err, d.Close()); err != nil {
+		return visit(dir, nil, err)
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name())
+		err := visit(name, e, nil)
+		if err == nil && e.IsDir() {
+			err = walk(root, name, visit)
+		}
+		if err != nil && !errors.Is(err, fs.SkipDir) {
+			return err
+		}
+	}
+	return nil
 }
 
 func kernelAtLeast(major, minor int) bool {

@@ -56,6 +56,9 @@ const (
 	asideSuffix = ".lifeboat-before"
 	// tablespaceDir holds the tablespaces, by OID, below the target directory (R1).
 	tablespaceDir = "lifeboat.tablespaces"
+	// sourceConfigDir holds copies of what the source had configured outside its data directory, and its settings: for
+	// reference, nothing reads them (R4).
+	sourceConfigDir = "lifeboat.source-config"
 )
 
 // replaced are files of the source that the restored server must not use.
@@ -199,14 +202,14 @@ func (l *layer) disarm() error {
 	return syncIn(l.root, path.Dir(controlFile))
 }
 
-// report gives progress twice a second until stopped.
+// report gives progress ten times a second until stopped.
 func (l *layer) report() (stop func()) {
 	show := func() { l.opts.Progress(Progress{Phase: "lay", Done: l.bytes.Load(), Total: l.plan.Bytes}) }
 	show()
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(500 * time.Millisecond)
+		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
@@ -266,5 +269,8 @@ func (l *layer) placeControl(ctx context.Context) error {
 	}
 	l.bytes.Add(int64(len(data)))
 	l.files.Add(1)
-	return writeDurably(l.root, controlFile, data, l.owner)
+	if err := writeFile(l.root, controlFile, data, l.owner, l.fileMode()); err != nil {
+		return err
+	}
+	return l.openToGroup()
 }

@@ -37,16 +37,20 @@ type layFile struct {
 
 // entry lays one entry of the backup. Those of tablespaces go to a place of their own.
 func (l *layer) entry(ctx context.Context, e repo.Entry, tasks chan<- task) error {
-	if !fs.ValidPath(e.Path) {
-		return errors.New("the backup names a path that cannot be laid")
+	if err := repo.CheckPath(e.Path); err != nil {
+		return fmt.Errorf("the backup names a path that cannot be laid: %w", err)
 	}
 	if e.Type == repo.TypeSymlink {
 		return fmt.Errorf("the backup holds a symbolic link to %s; links are never laid", e.Link)
 	}
-	if e.Path == tablespaceDir || strings.HasPrefix(e.Path, tablespaceDir+"/") {
-		return nil // the source was itself restored once; what it held comes as pg_tblspc
+	if within(tablespaceDir, e.Path) || within(sourceConfigDir, e.Path) {
+		return nil // the source was itself restored once; its tablespaces come as pg_tblspc
 	}
 	name := e.Path
+	if within(repo.ConfigDir, name) {
+		name = sourceConfigDir + name[len(repo.ConfigDir):]
+		e.Mode |= l.dirMode() // files lose what makes no sense for them
+	}
 	if oid, rest, ok := splitTablespace(e.Path); ok {
 		if err := l.tablespace(oid); err != nil {
 			return err
@@ -68,6 +72,12 @@ func (l *layer) entry(ctx context.Context, e repo.Entry, tasks chan<- task) erro
 		name += sourceSuffix
 	}
 	return l.openFile(ctx, e, name, tasks)
+}
+
+// within tells whether path is dir or lies below it.
+func within(dir, path string) bool {
+	rest, ok := strings.CutPrefix(path, dir)
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 // splitTablespace takes a path below pg_tblspc/OID apart.
@@ -116,7 +126,7 @@ func (l *layer) tablespacePlace(oid string) (string, error) {
 		return filepath.EvalSymlinks(pl.dir)
 	}
 	for _, dir := range []string{tablespaceDir, tablespaceDir + "/" + oid} {
-		if err := l.directory(dir, 0o700); err != nil {
+		if err := l.directory(dir, l.dirMode()); err != nil {
 			return "", err
 		}
 	}
@@ -312,8 +322,8 @@ func (l *layer) sweep() error {
 }
 
 func (l *layer) sweepRoot(root *os.Root, prefix string, ours func(name string) bool) error {
-	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || name == "." {
+	return walk(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
 			return err
 		}
 		if _, ok := l.named[maphash.String(seed, prefix+name)]; ok || !ours(name) {

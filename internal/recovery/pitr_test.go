@@ -45,6 +45,23 @@ type bench struct {
 
 func newBench(t *testing.T, major int, tablespaces ...string) *bench {
 	t.Helper()
+	return newBenchOf(t, pgtest.Options{
+		Major: major, Checksums: true, OwnIdentity: true,
+		Settings: map[string]string{"track_commit_timestamp": "on"}, Tablespaces: tablespaces,
+	})
+}
+
+func newBenchOf(t *testing.T, opt pgtest.Options) *bench {
+	t.Helper()
+	b := newRepository(t)
+	opt.Archive = func(s *pgtest.Server) string { return b.archiveCommand(t, s.SocketDir) }
+	b.Server = pgtest.New(t, opt)
+	return b
+}
+
+// newRepository is a bench without a server.
+func newRepository(t *testing.T) *bench {
+	t.Helper()
 	b := &bench{lifeboat: pgtest.Build(t, "lifeboat/cmd/starter"), repoDir: filepath.Join(pgtest.TempDir(t), "repo")}
 	// The server's user and this one share the repository.
 	store, err := fs.Open(b.repoDir, fs.Options{Create: true, DirMode: 0o777, FileMode: 0o666})
@@ -57,19 +74,18 @@ func newBench(t *testing.T, major int, tablespaces ...string) *bench {
 	if b.repo, err = repo.OpenOrCreate(t.Context(), store); err != nil {
 		t.Fatal(err)
 	}
-	config := filepath.Join(pgtest.TempDir(t), "lifeboat.yaml")
-	b.Server = pgtest.New(t, pgtest.Options{
-		Major: major, Checksums: true, OwnIdentity: true,
-		Settings: map[string]string{"track_commit_timestamp": "on"}, Tablespaces: tablespaces,
-		Archive: func(s *pgtest.Server) string {
-			yaml := fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s\"}}\nclusters: {c1: {dsn: \"host=%s\"}}\n", b.repoDir, s.SocketDir)
-			if err := os.WriteFile(config, []byte(yaml), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			return fmt.Sprintf("%s wal-push %%p --cluster c1 --config %s", b.lifeboat, config)
-		},
-	})
 	return b
+}
+
+// archiveCommand is that of the server whose socket stands in a directory.
+func (b *bench) archiveCommand(t *testing.T, socketDir string) string {
+	t.Helper()
+	config := filepath.Join(pgtest.TempDir(t), "lifeboat.yaml")
+	yaml := fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s\"}}\nclusters: {c1: {dsn: \"host=%s\"}}\n", b.repoDir, socketDir)
+	if err := os.WriteFile(config, []byte(yaml), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%s wal-push %%p --cluster c1 --config %s", b.lifeboat, config)
 }
 
 func (b *bench) backup(t *testing.T) *repo.Manifest {

@@ -198,6 +198,9 @@ func (pl *place) claim(p *Plan, drillID string, owner pginstance.Owner) error {
 			return err
 		}
 	}
+	if pl.mark.State == stateLaid {
+		return nil
+	}
 	return pl.prepare(targetDirectory, owner)
 }
 

@@ -102,7 +102,7 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	manifests, err := candidates(ctx, opts)
+	manifests, damage, err := candidates(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -134,30 +134,31 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	if err := lv.refuseLoss(ctx, opts.Repo, p); err != nil {
 		return nil, err
 	}
+	p.warn(damage)
 	p.Hash = p.hash()
 	return p, nil
 }
 
 // candidates are the backups to consider, oldest first; there is at least one.
-func candidates(ctx context.Context, opts PlanOptions) ([]*repo.Manifest, error) {
+func candidates(ctx context.Context, opts PlanOptions) (all []*repo.Manifest, damage, err error) {
 	if opts.Backup != "" {
 		m, err := opts.Repo.Manifest(ctx, opts.Cluster, opts.Backup)
 		if errors.Is(err, repo.ErrNoBackup) {
-			return nil, refuse("", "%v", err)
+			return nil, nil, refuse("`lifeboat backups "+opts.Cluster+"` lists them", "%v: %s of cluster %s", repo.ErrNoBackup, opts.Backup, opts.Cluster)
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return []*repo.Manifest{m}, nil
+		return []*repo.Manifest{m}, nil, nil
 	}
-	all, err := opts.Repo.Manifests(ctx, opts.Cluster)
+	all, damage, err = usable(ctx, opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(all) == 0 {
-		return nil, refuse("take one with `lifeboat backup "+opts.Cluster+"`", "cluster %s has no backup in %s", opts.Cluster, opts.Repo)
+		return nil, nil, refuse("take one with `lifeboat backup "+opts.Cluster+"`", "cluster %s has no backup in %s", opts.Cluster, opts.Repo)
 	}
-	return all, nil
+	return all, damage, nil
 }
 
 // choose takes the newest backup from which the target can be reached, and tells why none can.
@@ -271,6 +272,8 @@ func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path 
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
 		},
 	}
+	fitWALSize(p.Settings, m.WALSegmentSize)
+	p.considerSource(m)
 	if path.gap() {
 		p.Gap = path.missing()
 		p.Warnings = append(p.Warnings, fmt.Sprintf("WAL segment %s is missing from the archive, though later ones are there: "+

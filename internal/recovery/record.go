@@ -114,5 +114,5 @@ func (p *Plan) ChangedFiles() []string {
 // must ignore. Tablespaces are verified all the same, through the links in pg_tblspc.
 func ChangedFiles() []string {
 	names := append(ownFiles(), replaced...)
-	return append(names, "recovery.signal", tablespaceDir)
+	return append(names, "recovery.signal", tablespaceDir, sourceConfigDir)
 }

@@ -240,12 +240,6 @@ func realPlace(path string) (string, error) {
 	return filepath.Join(parent, filepath.Base(path)), nil
 }
 
-// within tells whether path is root or below it. Both are absolute and clean.
-func within(root, path string) bool {
-	rel, err := filepath.Rel(root, path)
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
-}
-
 // versionDir is what PostgreSQL calls its own directory in a tablespace: PG_, the major version, the catalogue version
 // (GetTablespacePath and TABLESPACE_VERSION_DIRECTORY, common/relpath.h).
 var versionDir = regexp.MustCompile(`^PG_(\d+)_\d+$`)

@@ -22,6 +22,9 @@ type Intent struct {
 	Host       string    `json:"host"`
 	StartedAt  time.Time `json:"startedAt"`
 	Epoch      int64     `json:"epoch"` // of the cluster's sweeper; 0 until one has run
+	// Damage says that the object cannot be read; only BackupID is known then, by its key. Such a backup counts as one
+	// that is being written (R12).
+	Damage error `json:"-"`
 }
 
 // PutIntent announces a backup. It must be durable before the first pack. An intent of its name is an error: each
@@ -41,7 +44,8 @@ func (r *Repository) PutIntent(ctx context.Context, cluster string, in Intent) e
 	return nil
 }
 
-// Intents lists the backups that are being written, or whose writer died, oldest first.
+// Intents lists the backups that are being written, or whose writer died, oldest first. A damaged intent is in the list,
+// with its Damage: packs that it announced must not be taken for nobody's.
 func (r *Repository) Intents(ctx context.Context, cluster string) ([]Intent, error) {
 	var out []Intent
 	for info, err := range r.store.List(ctx, intentPrefix(cluster), "") {
@@ -55,6 +59,10 @@ func (r *Repository) Intents(ctx context.Context, cluster string) ([]Intent, err
 		err := r.readJSON(ctx, KindDocument, info.Key, &in)
 		if errors.Is(err, blob.ErrNotFound) {
 			continue // dropped meanwhile
+		}
+		if IsDamage(err) {
+			id := strings.TrimSuffix(strings.TrimPrefix(info.Key, intentPrefix(cluster)), "/intent")
+			in, err = Intent{BackupID: id, Damage: err}, nil
 		}
 		if err != nil {
 			return nil, err

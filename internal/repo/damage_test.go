@@ -85,7 +85,13 @@ func (fx *damageFixture) fill(t *testing.T, r *repo.Repository, cluster string, 
 		}
 	}
 	fx.asks[cluster+" identity"] = func(ctx context.Context, r *repo.Repository) (any, error) { return r.Identity(ctx, cluster) }
-	fx.asks[cluster+" intents"] = func(ctx context.Context, r *repo.Repository) (any, error) { return r.Intents(ctx, cluster) }
+	fx.asks[cluster+" intents"] = func(ctx context.Context, r *repo.Repository) (any, error) {
+		list, err := r.Intents(ctx, cluster)
+		for _, in := range list {
+			err = errors.Join(err, in.Damage)
+		}
+		return list, err
+	}
 	fx.asks[cluster+" document"] = func(ctx context.Context, r *repo.Repository) (any, error) {
 		var v string
 		err := r.GetDocument(ctx, cluster, "reports/r", &v)
@@ -94,7 +100,7 @@ func (fx *damageFixture) fill(t *testing.T, r *repo.Repository, cluster string, 
 	fx.asks[cluster+" lease"] = func(ctx context.Context, r *repo.Repository) (any, error) {
 		_, err := r.AcquireLease(ctx, cluster, "backup", "somebody", "h", time.Hour)
 		if busy := (*repo.BusyError)(nil); errors.As(err, &busy) {
-			return busy.Owner, nil
+			return busy.Owner, busy.Damage
 		}
 		return nil, err
 	}

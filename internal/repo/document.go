@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -46,6 +45,7 @@ type frameReader struct {
 	at     int64 // bytes read so far
 	frame  uint32
 	done   bool
+	failed error // what next returned first, and returns ever after: behind a damaged frame nothing is what it seems
 	sealed []byte
 }
 
@@ -93,6 +93,15 @@ func (f *frameReader) next(dst []byte) ([]byte, error) {
 	if f.done {
 		return nil, io.EOF
 	}
+	if f.failed != nil {
+		return nil, f.failed
+	}
+	plain, err := f.readFrame(dst)
+	f.failed = err
+	return plain, err
+}
+
+func (f *frameReader) readFrame(dst []byte) ([]byte, error) {
 	key := f.object.key
 	damaged := func(reason string) error { return &DamageError{Key: key, Frame: int(f.frame), Reason: reason} }
 	var word [lengthSize]byte
@@ -202,7 +211,7 @@ func (r *Repository) PutDocument(ctx context.Context, cluster, name string, v an
 	if err := CheckName(cluster); err != nil {
 		return err
 	}
-	if first, _, _ := strings.Cut(name, "/"); slices.Contains(reserved, first) {
+	if first, _, _ := strings.Cut(name, "/"); isReserved(first) {
 		return fmt.Errorf("store document %s of cluster %s: %s is the repository's own", name, cluster, first)
 	}
 	key := clusterPrefix(cluster) + name

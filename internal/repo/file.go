@@ -197,7 +197,7 @@ func (w *Writer) storeChunk(comp *compressor, job *chunkJob) error {
 	}
 	w.chunks.Add(1)
 	id := w.repo.name(job.data)
-	if job.known != nil && job.known.ID == id {
+	if job.known != nil && job.known.ID == id && w.shared.use(KindData, &job.known.Ref) {
 		job.node.chunks[job.number] = *job.known
 		return nil
 	}
@@ -235,7 +235,7 @@ func (w *Writer) storeLeaf(n *fileNode) (err error) {
 	plain := (&leaf{chunks: n.chunks[:n.count]}).encode()
 	n.chunks = nil // a file of a terabyte must not keep its chunks until it ends
 	leaves := n.fw.base.leaves
-	if n.number < len(leaves) && leaves[n.number].ID == w.repo.name(plain) {
+	if n.number < len(leaves) && leaves[n.number].ID == w.repo.name(plain) && w.shared.use(KindTree, &leaves[n.number].Ref) {
 		n.ref = leaves[n.number].Ref
 		return nil
 	}
@@ -295,7 +295,7 @@ func (fw *FileWriter) storeIndex(depth byte, children []child) (out child, err e
 	for _, c := range children {
 		out.span += c.span
 	}
-	if known, ok := fw.base.indexes[fw.w.repo.name(plain)]; ok {
+	if known, ok := fw.base.indexes[fw.w.repo.name(plain)]; ok && fw.w.shared.use(KindTree, &known) {
 		out.Ref = known
 		return out, nil
 	}

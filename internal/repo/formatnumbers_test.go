@@ -91,6 +91,20 @@ func TestFormatDocument_NumbersMatchCode(t *testing.T) {
 		"12": num(len(ID{})), "44": num(len(PackID{})), "76": "8", "84": "2", "86": "-",
 	})
 
+	// What the document calls ID, NAME and so on is any part of a key.
+	part := regexp.MustCompile(`[A-Z]{2,}`)
+	keys := map[string]string{}
+	for key, kind := range columns(formatTable(t, "2. ", "key", 1), 0, 1) {
+		if below, ok := strings.CutPrefix(strings.Trim(key, "`"), "clusters/C/"); ok && !strings.HasPrefix(below, "NAME/") {
+			keys[part.ReplaceAllString(below, "*")] = kind
+		}
+	}
+	want := map[string]string{}
+	for _, p := range places {
+		want[p.Pattern] = p.Kind.String()
+	}
+	checkNumbers(t, "keys", keys, want)
+
 	kinds := map[string]string{}
 	for k := KindData; !strings.HasPrefix(k.String(), "kind "); k++ {
 		kinds[num(int(k))] = k.String()
@@ -123,7 +137,9 @@ func TestFormatDocument_Defaults(t *testing.T) {
 		"`leafSpan`": num(h.LeafSpan), "`fanOut`": num(h.FanOut), "`packSize`": num(h.PackSize), "`check`": "computed",
 	})
 
-	plain, err := encodeJSON("x", Manifest{ParentID: "p", WorkflowID: "w", Tablespaces: []Tablespace{{}}})
+	plain, err := encodeJSON("x", Manifest{
+		ParentID: "p", WorkflowID: "w", Tablespaces: []Tablespace{{}}, RelationSegmentBlocks: 1, PageCheck: &PageCheck{}, Configuration: &Configuration{},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +154,37 @@ func TestFormatDocument_Defaults(t *testing.T) {
 	if got := topLevelKeys(t, plain); !slices.Equal(got, documented) {
 		t.Errorf("manifest fields: code %v, document %v", got, documented)
 	}
+}
+
+// TestFormatDocument_Configuration compares the fields of the source's configuration, and the places of its files.
+func TestFormatDocument_Configuration(t *testing.T) {
+	plain, err := encodeJSON("x", Configuration{
+		DirectoryMode: "0700", Settings: map[string]int32{"a": 1}, Files: []ConfigFile{{}}, References: []ConfigReference{{}},
+		Unread: []UnreadFile{{}}, Grants: []string{"g"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, row := range formatTable(t, "7. ", "part", 1) {
+		documented = append(documented, strings.Trim(row[0], "`"))
+	}
+	slices.Sort(documented)
+	if got := topLevelKeys(t, plain); !slices.Equal(got, documented) {
+		t.Errorf("configuration fields: code %v, document %v", got, documented)
+	}
+	if doc := string(formatText(t)); !strings.Contains(doc, "`"+ConfigDir+"/files/`") || !strings.Contains(doc, "`"+ConfigDir+"/settings.conf`") {
+		t.Errorf("the document does not tell of %s", ConfigDir)
+	}
+}
+
+func formatText(t *testing.T) []byte {
+	t.Helper()
+	doc, err := os.ReadFile("../../docs/repository-format.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
 }
 
 // TestFormatDocument_Limits looks for the limits that the document states in its text.

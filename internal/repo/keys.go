@@ -2,6 +2,8 @@ package repo
 
 import (
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 )
 
@@ -41,8 +43,46 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", byte(k))
 }
 
-// reserved are the names below a cluster that no document may take.
-var reserved = []string{"identity", "backups", "intents", "leases", "wal", "data", "tree"}
+// Place is where objects of one purpose stand. Pattern is of their keys below clusters/CLUSTER/, for path.Match.
+type Place struct {
+	Name, Pattern string
+	Kind          Kind
+}
+
+// places are those that this package writes itself (docs/repository-format.md, section 2). Everything else below a
+// cluster is a document of an engine.
+var places = []Place{
+	{"identity", "identity", KindDocument},
+	{"manifest", "backups/*", KindManifest},
+	{"intent", "intents/*/intent", KindDocument},
+	{"checkpoint", "intents/*/run-*", KindRun},
+	{"lease", "leases/*/*", KindDocument},
+	{"WAL", "wal/segments/*/*", KindWAL},
+	{"history", "wal/history/*", KindWAL},
+	{"data pack", "data/*/*", KindData},
+	{"tree pack", "tree/*/*", KindTree},
+}
+
+// Places lists what this package stores for a cluster, beside the documents of engines.
+func Places() []Place { return slices.Clone(places) }
+
+// placeOf tells where a key stands. Of a document, or of a key that makes no sense, the name is the first part below
+// the cluster.
+func placeOf(key string) Place {
+	_, below, _ := strings.Cut(strings.TrimPrefix(key, "clusters/"), "/")
+	for _, p := range places {
+		if ok, _ := path.Match(p.Pattern, below); ok {
+			return p
+		}
+	}
+	first, _, _ := strings.Cut(below, "/")
+	return Place{Name: first, Kind: KindDocument}
+}
+
+// isReserved tells whether the first part of a document's name is this package's own.
+func isReserved(first string) bool {
+	return slices.ContainsFunc(places, func(p Place) bool { return strings.HasPrefix(p.Pattern+"/", first+"/") })
+}
 
 func clusterPrefix(cluster string) string  { return "clusters/" + cluster + "/" }
 func identityKey(cluster string) string    { return clusterPrefix(cluster) + "identity" }

@@ -34,18 +34,38 @@ type leaseTerm struct {
 	Host    string    `json:"host"`
 	Renewed time.Time `json:"renewed"`
 	Expires time.Time `json:"expires"`
+
+	damage  error     // the object cannot be read: its token is known by its key, its owner is not
+	written time.Time // then, by the store's clock
 }
 
 // BusyError says that somebody else holds a lease.
 type BusyError struct {
 	Cluster, Name, Owner, Host string
 	Expires                    time.Time
+	// Damage says that the lease's object cannot be read, so that nobody knows who holds it: Owner and Host are empty. It
+	// mends itself: a living owner writes it anew, else it is over at Expires.
+	Damage error
 }
+
+// Unwrap gives the damage, if any.
+func (e *BusyError) Unwrap() error { return e.Damage }
 
 // Error tells who holds it and until when.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("%s of cluster %s is held by %s on %s until %s unless it is renewed: wait for it, or end that run",
-		e.Name, e.Cluster, e.Owner, e.Host, e.Expires.UTC().Format(time.RFC3339))
+	if e.Damage != nil {
+		return fmt.Sprintf("%s of cluster %s may be held by a run whose lease cannot be read (%v): %s", e.Name, e.Cluster, e.Damage, e.Remedy())
+	}
+	return fmt.Sprintf("%s of cluster %s is held by %s on %s until %s unless it is renewed: %s",
+		e.Name, e.Cluster, e.Owner, e.Host, e.Expires.UTC().Format(time.RFC3339), e.Remedy())
+}
+
+// Remedy is what to do about it.
+func (e *BusyError) Remedy() string {
+	if e.Damage != nil {
+		return fmt.Sprintf("try again after %s, when the lease is over unless that run still renews it", e.Expires.UTC().Format(time.RFC3339))
+	}
+	return "wait for it, or end that run"
 }
 
 // ErrLeaseLost says that another owner has begun a later term.
@@ -85,6 +105,11 @@ func (l *Lease) begin(ctx context.Context, owner, host string, ttl time.Duration
 		return err
 	}
 	now := time.Now().UTC()
+	if newest.damage != nil {
+		// A living owner writes its object anew before ttl is over, so one that is older is nobody's. Meanwhile it counts as
+		// running: not to know the owner is no reason to be one more.
+		newest.Renewed, newest.Expires = newest.written, newest.written.Add(ttl)
+	}
 	if newest.Owner != owner && newest.running(now) {
 		return l.busy(newest)
 	}
@@ -110,7 +135,7 @@ func (l *Lease) begin(ctx context.Context, owner, host string, ttl time.Duration
 }
 
 func (l *Lease) busy(t leaseTerm) error {
-	return &BusyError{Cluster: l.cluster, Name: l.name, Owner: t.Owner, Host: t.Host, Expires: t.Expires}
+	return &BusyError{Cluster: l.cluster, Name: l.name, Owner: t.Owner, Host: t.Host, Expires: t.Expires, Damage: t.damage}
 }
 
 // running tells whether the term must be respected at now: a released one need not be.
@@ -140,23 +165,28 @@ func (l *Lease) newest(ctx context.Context) (leaseTerm, error) {
 }
 
 func (l *Lease) lookUp(ctx context.Context) (t leaseTerm, err error) {
-	key := ""
+	var last blob.Info
 	for info, err := range l.repo.store.List(ctx, leasePrefix(l.cluster, l.name), "") {
 		if err != nil {
 			return t, err
 		}
-		key = info.Key
+		last = info
 	}
-	if key == "" {
+	if last.Key == "" {
 		return t, nil
 	}
-	if err := l.repo.readJSON(ctx, KindDocument, key, &t); err != nil {
-		return t, err
+	token, err := strconv.ParseInt(last.Key[strings.LastIndexByte(last.Key, '/')+1:], 10, 64)
+	if err != nil || token <= 0 {
+		return t, fmt.Errorf("%s is no term of a lease, and hides those that are: remove it", last.Key)
 	}
-	if n, err := strconv.ParseInt(key[strings.LastIndexByte(key, '/')+1:], 10, 64); err != nil || n != t.Token {
-		return t, &DamageError{Key: key, Frame: 0, Reason: "its token is not its name"}
+	err = l.repo.readJSON(ctx, KindDocument, last.Key, &t)
+	if err == nil && token != t.Token {
+		err = &DamageError{Key: last.Key, Frame: 0, Reason: "its token is not its name"}
 	}
-	return t, nil
+	if IsDamage(err) {
+		return leaseTerm{Token: token, damage: err, written: last.ModTime}, nil
+	}
+	return t, err
 }
 
 // Check fails with ErrLeaseLost if another term has begun.

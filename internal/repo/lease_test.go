@@ -364,4 +364,59 @@ func TestLease_Refuses(t *testing.T) {
 	if _, err := acquire(t.Context(), r, "a"); !repo.IsDamage(err) {
 		t.Errorf("acquire over a copied term: %v", err)
 	}
+	stranger := "clusters/c1/leases/backup/notes"
+	if err := blob.PutBytes(t.Context(), store, stranger, body); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := acquire(t.Context(), r, "a"); err == nil || !strings.Contains(err.Error(), stranger) {
+		t.Errorf("acquire behind an object that is no term: %v", err)
+	}
+}
+
+// TestLease_DamagedTermMendsItself: nobody knows who holds a lease whose object is damaged, so it is respected. A living
+// owner writes it anew; a dead one's is over when it would have been, and no person need remove anything.
+func TestLease_DamagedTermMendsItself(t *testing.T) {
+	const key = "clusters/c1/leases/backup/000000000001"
+	rot := func(t *testing.T, store *mem.Store) {
+		t.Helper()
+		body := objects(t, store, key)[key]
+		body[100] ^= 1
+		if err := blob.PutBytes(t.Context(), store, key, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy := func(t *testing.T, r *repo.Repository, owner string, damaged bool) {
+		t.Helper()
+		var busy *repo.BusyError
+		_, err := acquire(t.Context(), r, owner)
+		if !errors.As(err, &busy) || (busy.Damage != nil) != damaged || damaged && !strings.Contains(err.Error(), key) {
+			t.Errorf("acquired: %v", err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := mem.New()
+		r := newSmall(t, store)
+		first, err := acquire(t.Context(), r, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rot(t, store)
+		busy(t, r, "b", true)
+		if err := first.Renew(t.Context(), time.Minute); err != nil {
+			t.Errorf("the owner could not renew it: %v", err)
+		}
+		busy(t, r, "b", false)
+		rot(t, store)
+		busy(t, r, "a", true) // also the owner's next attempt cannot know
+		<-time.After(89 * time.Second)
+		busy(t, r, "b", true)
+		<-time.After(2 * time.Second)
+		second, err := acquire(t.Context(), r, "b")
+		if err != nil || second.Token() != first.Token()+1 {
+			t.Fatalf("after expiry and skew: %v", err)
+		}
+		if err := first.Check(t.Context()); !errors.Is(err, repo.ErrLeaseLost) {
+			t.Errorf("Check by the one who lost it: %v", err)
+		}
+	})
 }

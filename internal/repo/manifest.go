@@ -59,8 +59,12 @@ type Manifest struct {
 	MaxLocksPerXact    int32 `json:"maxLocksPerTransaction"`
 
 	Tablespaces []Tablespace `json:"tablespaces,omitempty"`
-	// ServerManifest tells that the file table holds the server's own backup_manifest (R9).
-	ServerManifest bool `json:"serverManifest"`
+	// Configuration of the source (R4); nil in backups that do not know it.
+	Configuration *Configuration `json:"configuration,omitempty"`
+	// ServerManifest tells that the file table holds the server's own backup_manifest (R9), SynthesizedManifest that it
+	// holds one that Lifeboat made of what it read, because no server sent the files.
+	ServerManifest      bool `json:"serverManifest"`
+	SynthesizedManifest bool `json:"synthesizedManifest,omitempty"`
 
 	SourceBytes  int64   `json:"sourceBytes"`
 	ChangedBytes int64   `json:"changedBytes"`
@@ -70,8 +74,16 @@ type Manifest struct {
 	Files        int64   `json:"files"`
 	Seconds      float64 `json:"seconds"`
 
+	// RelationSegmentBlocks is how many blocks of a fork one file holds; 0 is pg.DefaultSegmentBlocks.
+	RelationSegmentBlocks uint32 `json:"relationSegmentBlocks,omitempty"`
+	// PageCheck is nil of a backup whose pages were not checked: without data checksums there is nothing to check.
+	PageCheck *PageCheck `json:"pageCheck,omitempty"`
+
 	Table Table `json:"table"`
 }
+
+// HasBackupManifest tells whether the file table holds a backup_manifest, whoever made it.
+func (m *Manifest) HasBackupManifest() bool { return m.ServerManifest || m.SynthesizedManifest }
 
 // Tablespace is one beside pg_default and pg_global.
 type Tablespace struct {
@@ -178,9 +190,13 @@ type IdentityError struct {
 
 // Error tells both identities and what to do.
 func (e *IdentityError) Error() string {
-	return fmt.Sprintf("cluster %s: the repository holds system identifier %s (WAL segments of %d bytes), the server or file has %s (%d); "+
-		"if this is another server, give it a cluster name of its own in lifeboat.yaml",
-		e.Cluster, e.Want.SystemID, e.Want.WALSegmentSize, e.Have.SystemID, e.Have.WALSegmentSize)
+	return fmt.Sprintf("cluster %s: the repository holds system identifier %s (WAL segments of %d bytes), the server or file has %s (%d); %s",
+		e.Cluster, e.Want.SystemID, e.Want.WALSegmentSize, e.Have.SystemID, e.Have.WALSegmentSize, e.Remedy())
+}
+
+// Remedy is what to do about it.
+func (e *IdentityError) Remedy() string {
+	return "if this is another server, give it a cluster name of its own in lifeboat.yaml"
 }
 
 // Identity reads a cluster's identity; the error wraps blob.ErrNotFound if the repository does not know the cluster.

@@ -83,7 +83,7 @@ func TestOpen_RefusesImpossibleHeaders(t *testing.T) {
 		{"truncated", change(func(*repo.Header) {})[:100], "JSON"},
 		{"not JSON", "hello", "JSON"},
 		{"later format", `{"format": 2, "newField": true}`, "format 2"},
-		{"format 0", `{}`, "format 0"},
+		{"no format", `{}`, "format number was changed"},
 		{"unknown field", `{"format": 1, "namingKez": "00"}`, "namingKez"},
 		{"short key", `{"format": 1, "namingKey": "00"}`, "64 hexadecimal digits"},
 		{"wrong check", change(func(h *repo.Header) { h.Check = strings.Repeat("0", 32) }), "check"},

@@ -292,6 +292,38 @@ func TestIntents(t *testing.T) {
 	}
 }
 
+// TestIntents_DamagedIsListed is R12: a backup whose intent rotted is one that may be being written. Others are not hidden
+// by it.
+func TestIntents_DamagedIsListed(t *testing.T) {
+	r, store := newRepo(t)
+	var ids []string
+	for i := range 3 {
+		at := time.Unix(int64(1_700_000_000+i), 0).UTC()
+		ids = append(ids, repo.NewBackupID(at, repo.Full))
+		if err := r.PutIntent(t.Context(), "c1", repo.Intent{BackupID: ids[i], WorkflowID: "w"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := "clusters/c1/intents/" + ids[1] + "/intent"
+	body := objects(t, store, key)[key]
+	body[len(body)/2] ^= 1
+	if err := blob.PutBytes(t.Context(), store, key, body); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Intents(t.Context(), "c1")
+	if err != nil || len(got) != 3 {
+		t.Fatalf("Intents: %v, %v", got, err)
+	}
+	for i, in := range got {
+		if in.BackupID != ids[i] || (in.Damage != nil) != (i == 1) {
+			t.Errorf("intent %d is %+v", i, in)
+		}
+	}
+	if !repo.IsDamage(got[1].Damage) || !strings.Contains(got[1].Damage.Error(), key) {
+		t.Errorf("damage is %v", got[1].Damage)
+	}
+}
+
 // TestPutIntent_LostReply announces a backup whose first reply is lost.
 func TestPutIntent_LostReply(t *testing.T) {
 	inner := mem.New()

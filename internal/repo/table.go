@@ -115,6 +115,10 @@ func (t *Table) check() error {
 	return nil
 }
 
+// CheckPath tells whether a path can stand in a file table: relative, in its shortest form, and not too long. It is bytes,
+// not necessarily UTF-8, unlike those that fs.ValidPath allows.
+func CheckPath(path string) error { return checkPath(path) }
+
 // checkPath refuses paths that could lead a restore out of its target. They are bytes, not necessarily UTF-8.
 func checkPath(path string) error {
 	if len(path) > maxPath || strings.IndexByte(path, 0) >= 0 {

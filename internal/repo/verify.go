@@ -34,34 +34,11 @@ func (r *Repository) Objects(ctx context.Context, cluster string) iter.Seq2[Obje
 	}
 }
 
-// kindOf tells what the place of an object says that it is.
-func kindOf(key string) Kind {
-	parts := strings.SplitN(key, "/", 4)
-	if len(parts) < 3 {
-		return KindDocument
-	}
-	switch parts[2] {
-	case "data":
-		return KindData
-	case "tree":
-		return KindTree
-	case "backups":
-		return KindManifest
-	case "wal":
-		return KindWAL
-	case "intents":
-		if strings.Contains(key[strings.LastIndexByte(key, '/'):], "/run-") {
-			return KindRun
-		}
-	}
-	return KindDocument
-}
-
 // CheckObject reads one object whole and checks all that can be checked of it alone: each frame's tag, the order and
 // the end of the frames, and that each chunk, node, page or WAL file hashes to its name. It returns the plain bytes
 // that it saw, and *DamageError for what is wrong.
 func (r *Repository) CheckObject(ctx context.Context, key string) (plain int64, err error) {
-	switch kind := kindOf(key); kind {
+	switch kind := placeOf(key).Kind; kind {
 	case KindData, KindTree:
 		return r.checkPack(ctx, kind, key)
 	case KindWAL:

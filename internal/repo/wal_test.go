@@ -239,11 +239,12 @@ func TestWALNames(t *testing.T) {
 			t.Errorf("WALNames(timeline %d, after %q): %v, want %v", tt.tli, tt.after, got, tt.want)
 		}
 	}
-	failing := fault.New(mem.New(), fault.Rule{Op: fault.List, Do: fault.Fail(nil)}, fault.Rule{Op: fault.List, Do: fault.Fail(nil)})
+	failing := fault.New(mem.New())
 	r, err := repo.OpenOrCreate(t.Context(), failing)
 	if err != nil {
 		t.Fatal(err)
 	}
+	failing.Add(fault.Rule{Op: fault.List, Do: fault.Fail(nil)}, fault.Rule{Op: fault.List, Do: fault.Fail(nil)})
 	for name, err := range r.WALNames(t.Context(), "c1", 0, "") {
 		if !errors.Is(err, fault.ErrInjected) {
 			t.Errorf("WALNames: %q, %v", name, err)

@@ -53,6 +53,7 @@ type Writer struct {
 	data    *packer
 	tree    *packer
 	recent  recentChunks
+	shared  *sharedPacks // of baselines and parent; nil without them
 
 	ticker     sync.WaitGroup
 	stopTicker func()
@@ -83,6 +84,12 @@ func (r *Repository) NewWriter(ctx context.Context, opts WriterOptions) (*Writer
 		opts.CheckpointEvery = 10 * time.Second
 	}
 	w := &Writer{repo: r, opts: opts, jobs: make(chan *chunkJob, opts.Workers)}
+	if len(opts.Baselines)+len(opts.ParentPages) > 0 {
+		var err error
+		if w.shared, err = r.listShared(ctx, opts.Cluster); err != nil {
+			return nil, fmt.Errorf("begin backup %s: %w", opts.BackupID, err)
+		}
+	}
 	w.ctx, w.stop = context.WithCancelCause(ctx)
 	w.idle = sync.NewCond(&w.mu)
 	w.buffers = make(chan []byte, 4*opts.Workers+8)
@@ -153,7 +160,8 @@ type Table struct {
 }
 
 // Finish waits until all that was written is durable, stores the file table, and returns it for the manifest. It fails
-// if a FileWriter is not closed: its file would be missing.
+// if a FileWriter is not closed: its file would be missing; and if a pack that the backup shares with an earlier one has
+// gone meanwhile, which another attempt mends.
 func (w *Writer) Finish() (Table, error) {
 	defer w.Close()
 	if err := w.waitFiles(); err != nil {
@@ -172,7 +180,7 @@ func (w *Writer) Finish() (Table, error) {
 	if err := w.flush(); err != nil {
 		return Table{}, err
 	}
-	return table, nil
+	return table, w.shared.recheck(w.ctx)
 }
 
 // flush makes durable all that was added before.
@@ -219,7 +227,7 @@ func (w *Writer) storeTable() (Table, error) {
 	table := Table{Files: int64(len(entries))}
 	err = encodePages(entries, func(first string, page []byte) error {
 		ref, ok := known[w.repo.name(page)]
-		if !ok {
+		if !ok || !w.shared.use(KindTree, &ref) {
 			var err error
 			if ref, err = w.tree.add(w.repo.name(page), comp.payload(page), len(page)); err != nil {
 				return err

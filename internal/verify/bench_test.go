@@ -61,14 +61,19 @@ func newBench(t *testing.T, opt pgtest.Options) *bench {
 	return b
 }
 
-// reopen gives the repository as another process sees it: with nothing in memory.
-func (b *bench) reopen(t *testing.T) *repo.Repository {
+func (b *bench) open(t *testing.T) (*repo.Repository, error) {
 	t.Helper()
 	store, err := fs.Open(b.dir, fs.Options{DirMode: 0o777, FileMode: 0o666})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	r, err := repo.Open(t.Context(), store)
+	return repo.Open(t.Context(), store)
+}
+
+// reopen gives the repository as another process sees it: with nothing in memory.
+func (b *bench) reopen(t *testing.T) *repo.Repository {
+	t.Helper()
+	r, err := b.open(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,26 +150,6 @@ func (b *bench) objects(t *testing.T, folder string) []string {
 		t.Fatalf("no object in %s", folder)
 	}
 	return keys
-}
-
-// spoil changes one object, and puts it back when the test ends.
-func (b *bench) spoil(t *testing.T, key string, change func(data []byte) []byte) {
-	t.Helper()
-	path := filepath.Join(b.dir, key)
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(data []byte) {
-		if err := os.Chmod(path, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(change(slices.Clone(whole)))
-	t.Cleanup(func() { write(whole) })
 }
 
 // remove takes one object away, and puts it back when the test ends.

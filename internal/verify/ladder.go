@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -83,6 +84,8 @@ type ladder struct {
 	rest     *BackupReport
 	meter    meter
 
+	sound, damaged atomic.Int64 // objects that level 1 read
+
 	mu         sync.Mutex
 	bad        map[string][]Problem // of objects, by key
 	omitted    int
@@ -140,7 +143,11 @@ func (l *ladder) open(ctx context.Context, s *subject) (err error) {
 	case errors.Is(err, repo.ErrNoBackup):
 		return err
 	}
-	s.add(problemOf(0, repo.BackupKey(l.Cluster, s.BackupID), err))
+	p := problemOf(0, repo.BackupKey(l.Cluster, s.BackupID), err)
+	if repo.CheckBackupID(s.BackupID) != nil {
+		p.Outcome, p.Text = Failed, "damaged: no backup has this name: it was copied or renamed"
+	}
+	s.add(p)
 	return nil
 }
 
@@ -159,6 +166,7 @@ func (l *ladder) climb(ctx context.Context) error {
 		if s.snap == nil {
 			continue
 		}
+		s.corrupt()
 		if l.Level >= 3 {
 			if err := l.pages(ctx, s); err != nil {
 				return err

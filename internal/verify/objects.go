@@ -17,13 +17,10 @@ func (l *ladder) objects(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = parallel(ctx, l.Workers, each(uses), func(ctx context.Context, u repo.PackUse) error {
-		if err := l.Repo.CheckSize(ctx, l.Cluster, u); err != nil {
-			return l.noteError(ctx, 0, u.Key(l.Cluster), err)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := parallel(ctx, l.Workers, each(uses), l.size); err != nil {
+		return err
+	}
+	if err := l.proveLoss(ctx, uses); err != nil {
 		return err
 	}
 	if l.Level >= 1 {
@@ -32,6 +29,14 @@ func (l *ladder) objects(ctx context.Context) error {
 		}
 	}
 	return l.assign(ctx)
+}
+
+// size looks whether a pack is there, and long enough.
+func (l *ladder) size(ctx context.Context, u repo.PackUse) error {
+	if err := l.Repo.CheckSize(ctx, l.Cluster, u); err != nil {
+		return l.noteError(ctx, 0, u.Key(l.Cluster), err)
+	}
+	return nil
 }
 
 // packs lists the packs that the backups need, each once, sorted by key so that a store reads in its own order.
@@ -90,15 +95,42 @@ func (l *ladder) contents(ctx context.Context, uses []repo.PackUse) error {
 	if l.all {
 		items = l.listing(ctx)
 	}
-	return parallel(ctx, l.Workers, items, func(ctx context.Context, o repo.ObjectInfo) error {
-		defer l.meter.add(o.Size)
-		_, err := l.Repo.CheckObject(ctx, o.Key)
-		gone := errors.Is(err, repo.ErrNotFound)
-		if err == nil || gone && o.Key != repo.IdentityKey(l.Cluster) {
-			return nil // level 0 looks for what must be there; other objects may go at any time
-		}
-		return l.noteError(ctx, 1, o.Key, err)
-	})
+	if err := parallel(ctx, l.Workers, items, l.content); err != nil {
+		return err
+	}
+	l.suspectHeader()
+	return l.proveContent(ctx, uses)
+}
+
+// content reads one object whole.
+func (l *ladder) content(ctx context.Context, o repo.ObjectInfo) error {
+	defer l.meter.add(o.Size)
+	_, err := l.Repo.CheckObject(ctx, o.Key)
+	switch {
+	case err == nil:
+		l.sound.Add(1)
+		return nil
+	case errors.Is(err, repo.ErrNotFound) && o.Key != repo.IdentityKey(l.Cluster):
+		return nil // level 0 looks for what must be there; other objects may go at any time
+	case repo.IsDamage(err):
+		l.damaged.Add(1)
+	}
+	return l.noteError(ctx, 1, o.Key, err)
+}
+
+// suspectHeader names the object that all have in common, if not one was sound: a header of another repository has other
+// keys, and is well-formed.
+func (l *ladder) suspectHeader() {
+	if l.sound.Load() > 0 || l.damaged.Load() < 2 {
+		return
+	}
+	p := Problem{Level: 1, Outcome: Failed, Object: repo.HeaderKey, Block: -1, Text: "no object of the cluster matches it: it may belong to another repository"}
+	for _, s := range l.subjects {
+		s.add(p)
+	}
+	if len(l.subjects) == 0 {
+		l.rest.add(p)
+	}
 }
 
 // listing gives every object of the cluster.

@@ -2,9 +2,11 @@ package verify
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	"lifeboat/internal/pg"
+	"lifeboat/internal/repo"
 )
 
 // page makes a page of an LSN, with its checksum as block 7.
@@ -48,15 +50,37 @@ func TestCheckPage(t *testing.T) {
 	}
 }
 
-func TestRelationFile(t *testing.T) {
-	for path, want := range map[string]bool{
-		"base/5/16384": true, "base/5/16384_fsm": true, "base/5/16384_vm.1": true, "base/5/16384_init": true, "base/5/16384.12": true,
-		"global/1262": true, "pg_tblspc/16385/PG_15_202209061/5/16386": true,
-		"global/pg_control": false, "base/5/PG_VERSION": false, "base/5/pg_filenode.map": false, "base/5/pg_internal.init": false,
-		"pg_wal/000000010000000000000001": false, "base/5/t3_16384": false, "pg_xact/0000": false, "base/pgsql_tmp/1": false,
+// TestSeenPages: what the backup saw of a page decides what its failing means.
+func TestSeenPages(t *testing.T) {
+	check := &repo.PageCheck{Corrupt: 1, Unsure: 1, Torn: 1, Pages: []repo.FailedPage{
+		{File: "base/5/1", Block: 1, State: repo.PageTorn, Problem: "t"},
+		{File: "base/5/1", Block: 2, State: repo.PageUnsure, Problem: "u"},
+		{File: "base/5/1", Block: 3, State: repo.PageCorrupt, Problem: "c"},
+	}}
+	more := *check
+	more.Torn = 2
+	for _, c := range []struct {
+		name  string
+		check *repo.PageCheck
+		block int64
+		want  Outcome // "" is no problem
+		text  string
+	}{
+		{"a backup that was not checked", nil, 1, Failed, "text"},
+		{"torn", check, 1, "", ""},
+		{"unsure", check, 2, Unable, "could not be decided: u"},
+		{"corrupt", check, 3, Failed, "c"},
+		{"not named", check, 4, Failed, "text"},
+		{"torn, of more than are named", &more, 1, "", ""},
+		{"not named, of more than are named", &more, 4, Unable, "only a part"},
 	} {
-		if relationFile.MatchString(path) != want {
-			t.Errorf("%s: %v, want %v", path, !want, want)
+		s := seenPages(c.check)
+		p, ok := s.problem("base/5/1", c.block, "text")
+		if ok != (c.want != "") || ok && (p.Outcome != c.want || !strings.Contains(p.Text, c.text) || p.Block != c.block || p.Level != 3) {
+			t.Errorf("%s: %+v, %v", c.name, p, ok)
+		}
+		if p, ok := s.problem("base/5/2", 1, "text"); !ok || p.Outcome == Failed && c.check == &more {
+			t.Errorf("%s, another file: %+v", c.name, p)
 		}
 	}
 }

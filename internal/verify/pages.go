@@ -1,22 +1,15 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"regexp"
-	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"lifeboat/internal/pg"
 	"lifeboat/internal/repo"
 )
-
-// relationFile matches the files that consist of pages with checksums: relations in all their forks, in databases, shared
-// and in tablespaces (storage/relfilelocator.h, common/relpath.c; pg_checksums.c scans the same).
-var relationFile = regexp.MustCompile(`^(?:base/\d+|global|pg_tblspc/\d+/PG_[^/]+/\d+)/\d+(?:_fsm|_vm|_init)?(?:\.(\d+))?$`)
-
-// blocksPerFile is how many blocks of a fork one file holds: RELSEG_SIZE as everyone builds PostgreSQL, 1 GB.
-const blocksPerFile = 131072
 
 // pageTask is a stretch of a relation's file to check.
 type pageTask struct {
@@ -29,7 +22,8 @@ type pageTask struct {
 //
 // A backup is taken from files that change meanwhile: a page may be torn in it, and replay mends it by the full page image
 // that the WAL has of every page that changed since the backup's start (R7). Such a page bears an LSN at or after the
-// start and at or before its end, and its checksum decides nothing. Any other must match.
+// start and at or before its end, and its checksum decides nothing. Any other must match, unless the backup saw the page
+// change while it was taken.
 func (l *ladder) pages(ctx context.Context, s *subject) error {
 	m := s.snap.Manifest
 	if !m.DataChecksums {
@@ -46,9 +40,11 @@ func (l *ladder) pages(ctx context.Context, s *subject) error {
 		defer mu.Unlock()
 		s.add(p)
 	}
+	seen := seenPages(m.PageCheck)
 	items := func(yield func(pageTask) error) error { return l.relations(ctx, s, found, yield) }
+	var sample atomic.Pointer[soundPage]
 	err := parallel(ctx, l.Workers, items, func(ctx context.Context, t pageTask) error {
-		err := l.checkPiece(ctx, s.snap, t, found)
+		err := l.checkPiece(ctx, s.snap, t, seen, found, &sample)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -63,6 +59,7 @@ func (l *ladder) pages(ctx context.Context, s *subject) error {
 	if err != nil {
 		return err
 	}
+	l.provePage(s, sample.Load())
 	s.passed(3)
 	return nil
 }
@@ -78,15 +75,13 @@ func (l *ladder) relations(ctx context.Context, s *subject, found func(Problem),
 			found(problemOf(3, "", err))
 			return nil
 		}
-		match := relationFile.FindStringSubmatch(e.Path)
-		if e.Type != repo.TypeFile || match == nil {
+		segment, ok := pg.RelationFile(e.Path)
+		if e.Type != repo.TypeFile || !ok {
 			continue
 		}
-		first := uint64(0)
-		if match[1] != "" {
-			if first, err = strconv.ParseUint(match[1], 10, 15); err != nil {
-				continue // no relation has that many files
-			}
+		blocks := s.snap.Manifest.RelationSegmentBlocks
+		if blocks == 0 {
+			blocks = pg.DefaultSegmentBlocks
 		}
 		pieces, err := s.snap.Pieces(ctx, &e)
 		if ctx.Err() != nil {
@@ -99,7 +94,7 @@ func (l *ladder) relations(ctx context.Context, s *subject, found func(Problem),
 			continue
 		}
 		for _, piece := range pieces {
-			if err := yield(pageTask{e, piece, uint32(first) * blocksPerFile}); err != nil {
+			if err := yield(pageTask{e, piece, segment * blocks}); err != nil {
 				return err
 			}
 		}
@@ -109,12 +104,16 @@ func (l *ladder) relations(ctx context.Context, s *subject, found func(Problem),
 
 // checkPiece checks the whole blocks of what is read, and then those that were cut by the edges of chunks. A rest at the
 // end of a file that is no whole block is of a file that was growing: replay's business.
-func (l *ladder) checkPiece(ctx context.Context, snap *repo.Snapshot, t pageTask, found func(Problem)) error {
+func (l *ladder) checkPiece(ctx context.Context, snap *repo.Snapshot, t pageTask, seen seen, found func(Problem), sample *atomic.Pointer[soundPage]) error {
 	m := snap.Manifest
 	check := func(page []byte, offset int64) {
 		block := t.first + uint32(offset/pg.BlockSize)
 		if text := checkPage(page, block, m.StartLSN, m.StopLSN); text != "" {
-			found(Problem{Level: 3, Outcome: Failed, File: t.entry.Path, Block: int64(block), Text: text})
+			if p, ok := seen.problem(t.entry.Path, int64(block), text); ok {
+				found(p)
+			}
+		} else if sample.Load() == nil && compared(page, m.StartLSN, m.StopLSN) {
+			sample.CompareAndSwap(nil, &soundPage{bytes.Clone(page), t.entry.Path, block})
 		}
 	}
 	cut := map[int64]bool{} // offsets of blocks that chunks do not hold whole
@@ -151,20 +150,22 @@ func (l *ladder) checkPiece(ctx context.Context, snap *repo.Snapshot, t pageTask
 	return nil
 }
 
+// compared tells whether the checksum of a page decides about it.
+func compared(page []byte, start, stop pg.LSN) bool {
+	lsn := pg.PageLSN(page)
+	return !pg.PageIsNew(page) && (lsn < start || lsn > stop)
+}
+
 // checkPage tells what is wrong with a page; "" if nothing is, or if replay will write it anew (R7): then its LSN lies
 // within the backup. One beyond the backup's end cannot have been written by anybody.
 func checkPage(page []byte, block uint32, start, stop pg.LSN) string {
 	lsn := pg.PageLSN(page)
-	replayed := lsn >= start && lsn <= stop
-	if pg.PageIsNew(page) {
-		if replayed || pg.PageIsZero(page) {
-			return ""
-		}
-		return "the page is marked as new, but is not empty"
-	}
-	want, have := pg.PageChecksum(page, block), pg.StoredChecksum(page)
-	if replayed || want == have {
+	if lsn >= start && lsn <= stop {
 		return ""
 	}
-	return fmt.Sprintf("page checksum is %04X, its content gives %04X (page LSN %v, backup %v to %v)", have, want, lsn, start, stop)
+	text := pg.PageProblem(page, block)
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s (page LSN %v, backup %v to %v)", text, lsn, start, stop)
 }

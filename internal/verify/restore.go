@@ -68,7 +68,7 @@ func (r *rehearsal) levels(ctx context.Context) {
 		return
 	}
 	r.l.meter.begin("pg_verifybackup", 0)
-	if !r.snap.Manifest.ServerManifest {
+	if !r.snap.Manifest.HasBackupManifest() {
 		r.l.cannot(r.subject, 4, errors.New("the backup has no backup_manifest"))
 	} else if f := Manifest(ctx, r.bin, r.owner, r.dir, recovery.ChangedFiles()); f.Outcome == Passed {
 		r.passed(4)

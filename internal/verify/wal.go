@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"lifeboat/internal/pg"
@@ -68,11 +69,18 @@ func (l *ladder) inventory(ctx context.Context) (*wal.Inventory, error) {
 	return nil, nil
 }
 
-// histories reads every timeline history: each recovery asks for them.
+// histories reads every timeline history: each recovery asks for them. WAL of a timeline without one is a loss too:
+// nobody knows what it continues.
 func (l *ladder) histories(ctx context.Context, inv *wal.Inventory) error {
 	names, err := l.Repo.Histories(ctx, l.Cluster)
 	if err != nil {
 		return err
+	}
+	for _, name := range orphaned(inv, names) {
+		text := "missing: there is WAL of this timeline, but not where it began; archive the file from the server's pg_wal with `lifeboat wal-push`"
+		if err := l.note(Problem{Level: 2, Outcome: Failed, Object: repo.WALKey(l.Cluster, name), Block: -1, Text: text}); err != nil {
+			return err
+		}
 	}
 	for _, name := range names {
 		key := repo.WALKey(l.Cluster, name)
@@ -89,6 +97,19 @@ func (l *ladder) histories(ctx context.Context, inv *wal.Inventory) error {
 		}
 	}
 	return nil
+}
+
+// orphaned are the histories that are not there, of timelines that have WAL. Timeline 1 has none.
+func orphaned(inv *wal.Inventory, histories []string) (names []string) {
+	if inv == nil {
+		return nil
+	}
+	for _, t := range inv.Timelines {
+		if name := t.Timeline.HistoryName(); t.Timeline > 1 && !slices.Contains(histories, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // continuous finds the branch that a backup can be replayed along, and the gaps on it. Of several branches it takes the
@@ -181,11 +202,19 @@ func (l *ladder) walOf(inv *wal.Inventory) func(func(string) error) error {
 func (l *ladder) scanAll(ctx context.Context, inv *wal.Inventory, names func(func(string) error) error) error {
 	c := &chain{ladder: l, inv: inv}
 	batch := make([]*scanned, 0, 2*l.Workers)
+	var sample *scanned // of the sound segments so far, each as likely
+	var sound int
+	random := l.random(2)
 	flush := func() error {
 		err := parallel(ctx, l.Workers, each(batch), l.scan)
 		for _, s := range batch {
 			if err == nil {
 				err = c.join(ctx, s)
+			}
+			if s.facts != nil && len(l.bad[repo.WALKey(l.Cluster, s.name)]) == 0 {
+				if sound++; random.IntN(sound) == 0 {
+					sample = s
+				}
 			}
 		}
 		batch = batch[:0]
@@ -198,10 +227,13 @@ func (l *ladder) scanAll(ctx context.Context, inv *wal.Inventory, names func(fun
 		}
 		return flush()
 	})
+	if err == nil {
+		err = flush()
+	}
 	if err != nil {
 		return err
 	}
-	return flush()
+	return l.proveWAL(ctx, sample)
 }
 
 // assignWAL gives the problems of WAL objects to the backups that need them.

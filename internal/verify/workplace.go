@@ -38,7 +38,7 @@ func takeWorkplace(ctx context.Context, root string) (*workplace, error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, fmt.Errorf("prepare the work directory: %w", err)
 	}
-	if err := sweepWorkplaces(ctx, root); err != nil {
+	if _, err := Sweep(ctx, root); err != nil {
 		return nil, fmt.Errorf("remove what a dead verification left: %w", err)
 	}
 	for attempt := 1; ; attempt++ {
@@ -80,10 +80,12 @@ func lockWorkplace(dir string) (*os.File, error) {
 	return f, nil
 }
 
-func sweepWorkplaces(ctx context.Context, root string) error {
+// Sweep removes the places, and ends the servers, of verifications that died: those whose lock nobody holds. It returns
+// what it removed, also beside an error.
+func Sweep(ctx context.Context, root string) (removed []string, err error) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var failed error
 	for _, e := range entries {
@@ -97,11 +99,13 @@ func sweepWorkplaces(ctx context.Context, root string) error {
 			continue // another verification is at work there, or has just ended
 		}
 		if err == nil {
-			err = (&workplace{root: root, dir: dir, lock: lock}).remove(ctx)
+			if err = (&workplace{root: root, dir: dir, lock: lock}).remove(ctx); err == nil {
+				removed = append(removed, dir)
+			}
 		}
 		failed = errors.Join(failed, err)
 	}
-	return failed
+	return removed, failed
 }
 
 // remove ends a server that runs in the place, and removes it.

@@ -13,6 +13,9 @@ import (
 // ErrReadOnly refuses a write to a store that was opened with Options.ReadOnly.
 var ErrReadOnly = errors.New("the repository is opened for reading only")
 
+// ErrEmpty says that an empty folder was refused: see Options.Create.
+var ErrEmpty = errors.New("it is empty")
+
 // errNoExclusive says that the file system has no atomic create-if-absent.
 var errNoExclusive = errors.New("the file system knows neither RENAME_NOREPLACE nor hard links, so that an object " +
 	"cannot be created exclusively; keep the repository on a local Linux file system or on NFS")
@@ -26,21 +29,39 @@ func (s *Store) fail(op, key string, err error) error {
 	return fmt.Errorf("%s %s in %s: %w", op, key, s, explain(err))
 }
 
+// RemedyError is an error that an administrator can mend.
+type RemedyError struct {
+	err    error
+	remedy string
+}
+
+// Error is the cause and the remedy.
+func (e *RemedyError) Error() string { return e.err.Error() + "; " + e.remedy }
+
+// Unwrap gives the cause.
+func (e *RemedyError) Unwrap() error { return e.err }
+
+// Remedy is what to do about it.
+func (e *RemedyError) Remedy() string { return e.remedy }
+
 // explain adds the remedy to an error that an administrator can mend.
 func explain(err error) error {
+	remedy := ""
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("%w; free space or inodes on the file system, or prune the repository", err)
+		remedy = "free space or inodes on the file system of that folder, or make it larger; nothing that the repository holds is lost"
 	case errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w; raise the quota, or prune the repository", err)
+		remedy = "raise the quota of that folder's file system"
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w; mount the file system for writing", err)
+		remedy = "mount the file system for writing"
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w; give user id %d access to the repository folder", err, os.Geteuid())
+		remedy = fmt.Sprintf("give user id %d access to the repository folder", os.Geteuid())
 	case errors.Is(err, syscall.EMFILE):
-		return fmt.Errorf("%w; raise this process's limit of open files (ulimit -n)", err)
+		remedy = "raise this process's limit of open files (ulimit -n)"
+	default:
+		return err
 	}
-	return err
+	return &RemedyError{err, remedy}
 }
 
 // unsupported tells whether a system call failed because the file system, or the kernel, does not offer it:

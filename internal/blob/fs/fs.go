@@ -68,6 +68,9 @@ type Options struct {
 	Create bool
 	// ReadOnly refuses all writes with ErrReadOnly and needs no permission for any, as for a snapshot that is mounted read-only.
 	ReadOnly bool
+	// AllowReadOnly opens a store that was used before also where this process may not write, because of permissions
+	// or of a read-only file system: then reading works, and every write fails as Open would without the option.
+	AllowReadOnly bool
 	// FileMode and DirMode are the permissions of new objects and folders, before the umask; 0 means 0640 and 0750.
 	FileMode, DirMode fs.FileMode
 }
@@ -78,6 +81,7 @@ type Store struct {
 	root, temp string
 	opts       Options
 	opened     fs.FileInfo // the root as Open found it
+	unwritable error       // why this process may not write; nil if it may
 	folders    folderSet
 	sys        system
 }
@@ -124,7 +128,11 @@ func open(root string, opts Options, sys system) (*Store, error) {
 	if opts.ReadOnly {
 		return s, nil
 	}
-	return s, s.prepareTemp()
+	err := s.prepareTemp()
+	if opts.AllowReadOnly && !opts.Create && (errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)) {
+		s.unwritable, err = err, nil
+	}
+	return s, err
 }
 
 // makeRoot makes the root and its missing parents, each fsynced into its parent before the next is made.
@@ -154,13 +162,13 @@ func (s *Store) makeRoot(dir string) error {
 func (s *Store) inspectRoot() error {
 	info, err := os.Stat(s.root)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w; create it, or mount the file system that holds it", err)
+		return &RemedyError{err, "create it, or mount the file system that holds it"}
 	}
 	if err != nil {
 		return err
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("%w; name a folder", &fs.PathError{Op: "open", Path: s.root, Err: syscall.ENOTDIR})
+		return &RemedyError{&fs.PathError{Op: "open", Path: s.root, Err: syscall.ENOTDIR}, "name a folder"}
 	}
 	s.opened = info
 	empty, err := s.rootIsEmpty()
@@ -168,7 +176,7 @@ func (s *Store) inspectRoot() error {
 		return err
 	}
 	if empty && !s.opts.Create {
-		return errors.New("it is empty; mount the file system that holds the repository, or create a new one")
+		return &RemedyError{ErrEmpty, "mount the file system that holds the repository, or create a new one"}
 	}
 	return nil
 }

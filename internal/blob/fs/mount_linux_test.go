@@ -37,7 +37,7 @@ func TestPut_OnAFullDisk(t *testing.T) {
 		"Put over":    func() error { return s.Put(t.Context(), "old", zeros{}, 8<<20) },
 	} {
 		err := write()
-		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "prune the repository") {
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free space") {
 			t.Errorf("%s: %v; want ENOSPC with a remedy", name, err)
 		}
 		if left := tempFiles(t, s); len(left) > 0 {
@@ -103,6 +103,16 @@ func TestOpen_OnAReadOnlyMount(t *testing.T) {
 		t.Errorf("Open: %v; want EROFS with a remedy", err)
 	}
 	wantBody(t, mustOpen(t, root, Options{ReadOnly: true}), "k", "body")
+	s := mustOpen(t, root, Options{AllowReadOnly: true})
+	wantBody(t, s, "k", "body")
+	for name, err := range map[string]error{"put": blob.PutBytes(t.Context(), s, "new", nil), "delete": s.Delete(t.Context(), "k")} {
+		if !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "for writing") {
+			t.Errorf("%s: %v; want EROFS with a remedy", name, err)
+		}
+	}
+	if _, err := Open(root, Options{AllowReadOnly: true, Create: true}); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("Open to create: %v; want EROFS", err)
+	}
 }
 
 // TestStore_UnmountedIsNotEmpty is TestStore_DoesNotTakeAVanishedRootForEmpty with a real file system.

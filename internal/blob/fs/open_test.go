@@ -106,6 +106,15 @@ func TestOpen_NotWritable(t *testing.T) {
 			return
 		}
 		wantBody(t, s, "k", "body")
+		s, err = Open(root, Options{AllowReadOnly: true})
+		if err != nil {
+			t.Errorf("Open, to write if possible: %v", err)
+			return
+		}
+		wantBody(t, s, "k", "body")
+		if err := blob.PutBytes(t.Context(), s, "new", nil); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "give user id") {
+			t.Errorf("Put = %v; want a permission error with a remedy", err)
+		}
 	})
 }
 

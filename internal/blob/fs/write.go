@@ -84,6 +84,9 @@ func (s *Store) checkWrite(ctx context.Context, key string) error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
 	}
+	if s.unwritable != nil {
+		return s.unwritable
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

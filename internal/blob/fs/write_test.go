@@ -242,7 +242,7 @@ func failAt(t *testing.T, w write, cause error, n int, rest bool) bool {
 	if (err == nil) != onlyUnlink || (err != nil && !errors.Is(err, cause)) || errors.Is(err, blob.ErrExists) {
 		t.Errorf("%s: error %v", name, err)
 	}
-	if errors.Is(cause, syscall.ENOSPC) && err != nil && !strings.Contains(err.Error(), "prune the repository") {
+	if errors.Is(cause, syscall.ENOSPC) && err != nil && !strings.Contains(err.Error(), "free space") {
 		t.Errorf("%s: no remedy in %v", name, err)
 	}
 	got, readErr := blob.ReadAll(t.Context(), s, "a/b/k", 100)
