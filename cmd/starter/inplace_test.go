@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,6 +111,20 @@ func TestTablespacesMapped(t *testing.T) {
 	}
 	e := restore("/no/such="+place).must(t, 5).errorObject(t)
 	contains(t, "the refusal of an unknown tablespace", e["message"].(string), "/no/such", dir)
+	full := pgtest.TempDir(t)
+	precious := filepath.Join(full, "precious")
+	if err := os.WriteFile(precious, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = restore(old+"="+full).must(t, 5).errorObject(t)
+	contains(t, "the refusal of a place that is not empty", e["message"].(string), full, "precious")
+	names, err := os.ReadDir(full)
+	if err != nil || len(names) != 1 {
+		t.Errorf("the refused place holds %v, %v", names, err)
+	}
+	if _, err := os.Lstat(filepath.Join(p.Dir, "restored")); !errors.Is(err, os.ErrNotExist) || e["hint"] == "" {
+		t.Errorf("the refusal %v left a target directory: %v", e, err)
+	}
 	plan := restore(old+"="+place).must(t, 0).object(t)["plan"].(map[string]any)
 	ts := hasKeys(t, "tablespace", plan["tablespaces"].([]any)[0], "oid", "source", "place")
 	if ts["source"] != dir || ts["place"] != place {

@@ -238,9 +238,9 @@ func (lv *live) warnings(p *Plan) []string {
 }
 
 // refuseLoss refuses to delete WAL that the repository does not have (R20). A directory that a restore has begun to
-// change was asked about then.
+// change was asked about then, and one that it has laid has no WAL of its own until a server has run there.
 func (lv *live) refuseLoss(ctx context.Context, r *repo.Repository, p *Plan) error {
-	if lv == nil || lv.control == nil || p.DiscardWAL {
+	if lv == nil || lv.control == nil || p.DiscardWAL || lv.mark != nil && !WasStarted(p) {
 		return nil
 	}
 	inv, err := wal.List(ctx, r, p.Cluster)

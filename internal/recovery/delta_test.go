@@ -155,7 +155,6 @@ func testDelta(t *testing.T, b *bench, opts recovery.PlanOptions) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var reused int64
 	for _, n := range []int64{-1, -4} {
 		layAndKill(t, b, planFile(t, p), n)
 		refusesToStart(t, b, b.DataDir)
@@ -167,10 +166,18 @@ func testDelta(t *testing.T, b *bench, opts recovery.PlanOptions) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if reused = res.ReusedBytes; reused < p.Bytes/2 || reused >= p.Bytes {
-		t.Errorf("reused %d of %d bytes", reused, p.Bytes)
+	if res.ReusedBytes < p.Bytes/2 || res.ReusedBytes >= p.Bytes {
+		t.Errorf("reused %d of %d bytes", res.ReusedBytes, p.Bytes)
 	}
 	verified(t, b, p)
+	// The answer may be lost, and the command typed again: what no server has run in has no WAL that could be lost.
+	if again, err := recovery.Lay(t.Context(), p, b.lay()); err != nil || again.ReusedBytes != p.Bytes {
+		t.Errorf("once more: %+v, %v", again, err)
+	}
+	if again := b.plan(t, opts); again.Hash != p.Hash {
+		t.Errorf("once more it is another plan:\n%s\nwas\n%s", again.Summary(), p.Summary())
+	}
+	testKilledAtTheEnd(t, b, p)
 	for _, name := range stray {
 		if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is still there: %v (R3)", name, err)
@@ -191,6 +198,24 @@ func testDelta(t *testing.T, b *bench, opts recovery.PlanOptions) {
 		t.Errorf("rows and place %s, want %s", got, want)
 	}
 	do(t, s.Instance.Stop(t.Context(), pginstance.Fast))
+}
+
+// testKilledAtTheEnd: pg_control was in place already, the marker did not say so yet.
+func testKilledAtTheEnd(t *testing.T, b *bench, p *recovery.Plan) {
+	marker := filepath.Join(b.DataDir, recovery.MarkerFile)
+	data, err := os.ReadFile(marker)
+	if err != nil || !strings.Contains(string(data), `"laid"`) {
+		t.Fatalf("the marker is %s, %v", data, err)
+	}
+	rewrite(t, marker, []byte(strings.Replace(string(data), `"laid"`, `"laying"`, 1)))
+	if recovery.CheckLaid(p) == nil {
+		t.Error("it counts as laid")
+	}
+	res, err := recovery.Lay(t.Context(), p, b.lay())
+	if err != nil || res.ReusedBytes < p.Bytes*9/10 {
+		t.Errorf("reused %d of %d bytes, %v", res.ReusedBytes, p.Bytes, err)
+	}
+	do(t, recovery.CheckLaid(p))
 }
 
 // testDeltaAgain: the restored server has written a timeline of its own, which nobody has archived. That too is at stake.

@@ -131,8 +131,10 @@ func TestFetch_NeverEndsARecoveryEarly(t *testing.T) {
 		{"partial, the only one of its timeline", seg(4, 9), nil, nil, served + " zero-filled"},
 		{"partial, but needed whole", seg(1, 7), must(seg(1, 7)), nil, stop},
 		{"partial, needed as far as it goes", seg(1, 7), must(seg(1, 7) + ".partial"), nil, served + " zero-filled"},
-		{"partial, needed as far as it goes, and whole by now", seg(1, 7), must(seg(1, 7) + ".partial"),
-			func(t *testing.T, d *depot) { d.put(t, whole, seg(1, 7)) }, served},
+		{
+			"partial, needed as far as it goes, and whole by now", seg(1, 7), must(seg(1, 7) + ".partial"),
+			func(t *testing.T, d *depot) { d.put(t, whole, seg(1, 7)) }, served,
+		},
 		{"partial, needed and gone", seg(1, 8), must(seg(1, 8) + ".partial"), nil, stop},
 		{"partial, damaged", seg(1, 7), nil, func(t *testing.T, d *depot) { d.spoil(t, seg(1, 7)) }, stop},
 		{"partial, and a later segment is whole", seg(1, 7), nil, func(t *testing.T, d *depot) { d.put(t, whole, seg(1, 8)) }, stop},

@@ -2,10 +2,10 @@ package walrecord
 
 // The records that a server writes by itself and that change nothing (catalog/pg_control.h, storage/standbydefs.h).
 const (
-	xlogNoop = 0x20
+	xlogNoop uint8 = 0x20
 
-	rmgrStandby      Rmgr = 8
-	xlogRunningXacts      = 0x10
+	rmgrStandby      Rmgr  = 8
+	xlogRunningXacts uint8 = 0x10
 )
 
 // Housekeeping reports whether a record of a [Reader] is one that nobody would miss: a
