@@ -29,15 +29,15 @@ import (
 // counting calls a function at each read of an object.
 type counting struct {
 	blob.Store
-	onGet func()
+	onGet func(key string)
 }
 
 func (c *counting) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	c.onGet()
+	c.onGet(key)
 	return c.Store.Get(ctx, key, offset, length)
 }
 
-func openCounting(ctx context.Context, dir string, onGet func()) (*repo.Repository, error) {
+func openCounting(ctx context.Context, dir string, onGet func(key string)) (*repo.Repository, error) {
 	store, err := fs.Open(dir, fs.Options{})
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func openCounting(ctx context.Context, dir string, onGet func()) (*repo.Reposito
 }
 
 // layChild is testLayKilled's other half: it lays a plan and kills itself at the n-th read, or for 0 at the first after
-// the configuration was laid, which is that of pg_control. Below 0 it counts from where pg_control is not there.
+// the configuration was laid, which is that of pg_control. Below 0 it counts the reads of chunks.
 func layChild(spec string) error {
 	parts := strings.SplitN(spec, ",", 3)
 	n, err := strconv.ParseInt(parts[0], 10, 64)
@@ -61,9 +61,9 @@ func layChild(spec string) error {
 	if err := json.Unmarshal(data, &p); err != nil {
 		return err
 	}
-	var reads, disarmed atomic.Int64
-	r, err := openCounting(context.Background(), parts[1], func() {
-		if _, err := os.Lstat(filepath.Join(p.TargetDir, "global/pg_control")); err != nil && disarmed.Add(1) == -n {
+	var reads, chunks atomic.Int64
+	r, err := openCounting(context.Background(), parts[1], func(key string) {
+		if strings.HasPrefix(key, "clusters/c1/data/") && chunks.Add(1) == -n {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
@@ -116,7 +116,7 @@ func TestLayAndStart(t *testing.T) {
 func reads(t *testing.T, b *bench) int64 {
 	t.Helper()
 	var n atomic.Int64
-	r, err := openCounting(t.Context(), b.repoDir, func() { n.Add(1) })
+	r, err := openCounting(t.Context(), b.repoDir, func(string) { n.Add(1) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func testLayCancelled(t *testing.T, b *bench) {
 		before := openFiles(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		var got atomic.Int64
-		r, err := openCounting(ctx, b.repoDir, func() {
+		r, err := openCounting(ctx, b.repoDir, func(string) {
 			if got.Add(1) == n {
 				cancel()
 			}
@@ -259,7 +259,7 @@ func testLayLeftovers(t *testing.T, b *bench) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var got atomic.Int64
 	total := reads(t, b)
-	r, err := openCounting(ctx, b.repoDir, func() {
+	r, err := openCounting(ctx, b.repoDir, func(string) {
 		if got.Add(1) == total {
 			cancel()
 		}
@@ -393,7 +393,7 @@ func testLayLocked(t *testing.T, b *bench) {
 	p := b.plan(t, recovery.PlanOptions{})
 	inside, tried := make(chan struct{}), make(chan struct{})
 	var once atomic.Bool
-	r, err := openCounting(t.Context(), b.repoDir, func() {
+	r, err := openCounting(t.Context(), b.repoDir, func(string) {
 		if once.CompareAndSwap(false, true) {
 			return // the header of the repository
 		}

@@ -21,14 +21,14 @@ const size1 = pg.SegmentSize(mib)
 // seg names a segment of 1 MiB.
 func seg(tli pg.Timeline, n uint64) string { return pg.Segment{Timeline: tli, Number: n}.Name(size1) }
 
-// fetch asks for a file with little patience, into a new directory, and checks that Dest is whole or not there and
+// fetch asks for a file with some patience, into a new directory, and checks that Dest is whole or not there and
 // that nothing else is left.
 func (d *depot) fetch(t testing.TB, name string, need wal.Need) ([]byte, error) {
 	t.Helper()
 	dir := t.TempDir()
 	dest := filepath.Join(dir, "RECOVERYXLOG")
 	err := wal.Fetch(t.Context(), wal.FetchOptions{
-		Repo: d.Repository, Cluster: "c1", Name: name, Dest: dest, Need: need, Patience: 150 * time.Millisecond,
+		Repo: d.Repository, Cluster: "c1", Name: name, Dest: dest, Need: need, Patience: 600 * time.Millisecond,
 	})
 	entries, rerr := os.ReadDir(dir)
 	if rerr != nil {
