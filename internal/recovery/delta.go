@@ -219,10 +219,14 @@ func (lv *live) checkOwner(p *Plan, owner pginstance.Owner) error {
 		"the data directory %s belongs to user %s, and the files would become those of %s", p.TargetDir, name, owner.Name)
 }
 
-// warnings tell what of the server's stays outside of the data directory.
+// warnings tell what of the server's stays outside of the data directory. A restore that was killed has removed the links
+// that tell, so the marker remembers: the plan is to be the same one.
 func (lv *live) warnings(p *Plan) []string {
 	if lv == nil {
 		return nil
+	}
+	if lv.mark != nil && lv.mark.Left != nil && (lv.control == nil || !WasStarted(p)) {
+		return lv.mark.Left
 	}
 	var out []string
 	for _, oid := range slices.Sorted(maps.Keys(lv.places)) {
@@ -278,6 +282,7 @@ func (pl *place) claimLive(p *Plan) error {
 		return nil
 	}
 	pl.mark = p.newMarker("")
+	pl.mark.Left = lv.warnings(p)
 	return errors.Join(pl.write(), pl.giveLike(), syncIn(pl.root, "."))
 }
 

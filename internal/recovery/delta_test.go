@@ -14,6 +14,7 @@ import (
 	"lifeboat/internal/pgtest"
 	"lifeboat/internal/recovery"
 	"lifeboat/internal/repo"
+	"lifeboat/internal/wal"
 )
 
 // TestRestore_InPlace: a server is killed with commits that it had not archived. Its WAL is rescued (R20), and it is
@@ -29,21 +30,33 @@ func TestRestore_InPlace(t *testing.T) {
 		b.backup(t)
 		b.Exec(t, "insert into step values (1)")
 		waitForFrontier(t, b)
+		b.Stop(t) // in order: what it wrote for that is nothing to lose
+		opts := recovery.PlanOptions{TargetDir: b.DataDir, Delta: true}
+		b.plan(t, opts)
+		b.Start(t)
 		b.Exec(t, "update big set v = 'changed' where id % 100 = 0")
 		b.Exec(t, "create table later as select 1 as id")
-		opts := recovery.PlanOptions{TargetDir: b.DataDir, Delta: true}
 		refused(t, b, opts, "a server runs in")
 		if _, err := b.rescue(t); !isRefused(err) {
 			t.Errorf("rescue of a running server: %v", err)
 		}
 		b.Exec(t, "insert into step values (2)")
 		b.Kill(t)
+		if major == 17 {
+			moveWAL(t, b)
+		}
 
 		testDeltaRefused(t, b, opts)
 		testRescue(t, b)
 		testDelta(t, b, opts)
 		testDeltaAgain(t, b, opts)
 	})
+}
+
+// moveWAL puts pg_wal elsewhere, as initdb --waldir does.
+func moveWAL(t *testing.T, b *bench) {
+	from, to := filepath.Join(b.DataDir, "pg_wal"), filepath.Join(b.Dir, "wal")
+	do(t, os.Rename(from, to), os.Symlink(to, from))
 }
 
 func isRefused(err error) bool {
@@ -143,6 +156,7 @@ func testRescue(t *testing.T, b *bench) {
 }
 
 func testDelta(t *testing.T, b *bench, opts recovery.PlanOptions) {
+	testDeltaMoves(t, b, opts)
 	stray := []string{filepath.Join(b.DataDir, "base/99999"), filepath.Join(b.DataDir, "pg_wal/junk"), filepath.Join(b.DataDir, "standby.signal")}
 	for _, name := range stray {
 		do(t, os.WriteFile(name, []byte("x"), 0o600))
@@ -150,6 +164,17 @@ func testDelta(t *testing.T, b *bench, opts recovery.PlanOptions) {
 	p := b.plan(t, opts)
 	if len(p.Tablespaces) != 1 || !p.Tablespaces[0].InPlace || p.Tablespaces[0].Place != b.Tablespaces["one"] {
 		t.Fatalf("tablespaces %+v", p.Tablespaces)
+	}
+	if os.Geteuid() == 0 {
+		as := b.lay()
+		as.Owner = "root"
+		if _, err := recovery.Lay(t.Context(), p, as); err == nil {
+			t.Error("the server's files were given to root")
+		}
+		as.Owner = "nobody"
+		if _, err := recovery.Lay(t.Context(), p, as); !isRefused(err) || !strings.Contains(err.Error(), "belongs to user") {
+			t.Errorf("laid for another user: %v", err)
+		}
 	}
 	config, err := os.ReadFile(filepath.Join(b.DataDir, "postgresql.conf"))
 	if err != nil {
@@ -174,7 +199,7 @@ func testDelta(t *testing.T, b *bench, opts recovery.PlanOptions) {
 	if again, err := recovery.Lay(t.Context(), p, b.lay()); err != nil || again.ReusedBytes != p.Bytes {
 		t.Errorf("once more: %+v, %v", again, err)
 	}
-	if again := b.plan(t, opts); again.Hash != p.Hash {
+	if again := b.plan(t, opts); again.Hash != p.Hash { // with the warning about pg_wal, though the link is gone
 		t.Errorf("once more it is another plan:\n%s\nwas\n%s", again.Summary(), p.Summary())
 	}
 	testKilledAtTheEnd(t, b, p)
@@ -198,6 +223,23 @@ func testDelta(t *testing.T, b *bench, opts recovery.PlanOptions) {
 		t.Errorf("rows and place %s, want %s", got, want)
 	}
 	do(t, s.Instance.Stop(t.Context(), pginstance.Fast))
+}
+
+// testDeltaMoves: a tablespace of the server may be mapped elsewhere, and the plan tells what stays behind.
+func testDeltaMoves(t *testing.T, b *bench, opts recovery.PlanOptions) {
+	place := filepath.Join(pgtest.TempDir(t), "moved")
+	opts.Tablespaces = []recovery.TablespaceMap{{Old: b.Tablespaces["one"], New: place}}
+	p := b.plan(t, opts)
+	if len(p.Tablespaces) != 1 || p.Tablespaces[0].InPlace || p.Tablespaces[0].Place != place {
+		t.Errorf("tablespaces %+v", p.Tablespaces)
+	}
+	text := p.Summary()
+	if !strings.Contains(text, "at "+b.Tablespaces["one"]+", where nothing is restored") {
+		t.Errorf("no word of what stays in the old place:\n%s", text)
+	}
+	if to, err := os.Readlink(filepath.Join(b.DataDir, "pg_wal")); err == nil && !strings.Contains(text, "pg_wal is a link to "+to) {
+		t.Errorf("no word of the WAL that stays in %s:\n%s", to, text)
+	}
 }
 
 // testKilledAtTheEnd: pg_control was in place already, the marker did not say so yet.
@@ -240,6 +282,9 @@ func testDeltaAgain(t *testing.T, b *bench, opts recovery.PlanOptions) {
 	refused(t, b, opts, "a server runs in")
 	do(t, in.Stop(t.Context(), pginstance.Immediate))
 	refused(t, b, opts, "00000002.history")
+	foreign := pushForeign(t, b)
+	opts.Timeline = 1
+	refused(t, b, opts, foreign)
 	opts.DiscardWAL = true
 	p := b.plan(t, opts)
 	if _, err := recovery.Lay(t.Context(), p, b.lay()); err != nil {
@@ -250,4 +295,22 @@ func testDeltaAgain(t *testing.T, b *bench, opts recovery.PlanOptions) {
 		t.Errorf("rows %s, want those of the repository", got)
 	}
 	do(t, s.Instance.Stop(t.Context(), pginstance.Immediate))
+}
+
+// pushForeign stores what another server might have under the same names: the history, and the beginning of the segment in
+// which the WAL ends, whose name it gives. That the repository has a file of the name is not enough (R20).
+func pushForeign(t *testing.T, b *bench) string {
+	files, err := filepath.Glob(filepath.Join(b.DataDir, "pg_wal", "00000002*"))
+	if err != nil || len(files) < 2 || !strings.HasSuffix(files[0], ".history") {
+		t.Fatalf("WAL of timeline 2: %v, %v", files, err)
+	}
+	data, err := os.ReadFile(files[1])
+	do(t, err)
+	clear(data[256:])
+	name := files[1] + ".partial"
+	_, err = wal.Push(t.Context(), wal.PushOptions{Repo: b.repo, Cluster: "c1", Path: files[0]})
+	do(t, err)
+	_, err = wal.Push(t.Context(), wal.PushOptions{Repo: b.repo, Cluster: "c1", Path: name, Data: data})
+	do(t, err)
+	return filepath.Base(name)
 }

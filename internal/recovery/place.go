@@ -31,6 +31,8 @@ type marker struct {
 	Began    time.Time `json:"began"`
 	// SystemID is the cluster that the files are of: what is half laid can be gone over by another restore in place.
 	SystemID pg.SystemID `json:"systemIdentifier,omitempty"`
+	// Left tells what of a server that is restored in place stays elsewhere.
+	Left []string `json:"left,omitempty"`
 	// Tablespace is the OID of the tablespace whose place this is; "" in a data directory.
 	Tablespace string `json:"tablespace,omitempty"`
 }
@@ -50,7 +52,8 @@ func readMarker(dir string) (*marker, error) {
 		return nil, fmt.Errorf("read %s in %s: it is empty: %w", MarkerFile, dir, os.ErrNotExist)
 	}
 	var m marker
-	if err := json.Unmarshal(data, &m); err != nil {
+	// What is behind the first value may be the rest of a longer one that stood there.
+	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&m); err != nil {
 		return nil, fmt.Errorf("read %s in %s: %w", MarkerFile, dir, err)
 	}
 	return &m, nil
@@ -270,7 +273,7 @@ func lockPlace(ctx context.Context, dir string, flag int) (*place, error) {
 
 // markerSize is what a marker is filled up to, so that one write of one block replaces another: a process that is killed
 // cannot leave half of each.
-const markerSize = 1024
+const markerSize = 4096
 
 // write writes the marker in place: the lock is on this very file, so it is not replaced.
 func (pl *place) write() error {
