@@ -76,7 +76,7 @@ const queueLimit = 32
 func (k *checker) workDirectory(ctx context.Context, conn *dbcore.Conn, dir string) {
 	there, err := existing(dir)
 	if err != nil {
-		k.unknown("work directory", fmt.Errorf("find work directory %s: %w", dir, err))
+		k.add("work directory", outcomeFail, "name another folder in worker.work_dir", "drills cannot restore to %s: %v", dir, err)
 		return
 	}
 	if err := unix.Access(there, unix.W_OK|unix.X_OK); err != nil {

@@ -123,7 +123,9 @@ func (k *checker) server(s *serverState) {
 		k.ok("wal_level", "%s", s.WALLevel)
 	}
 	k.durability(s)
-	if !s.Checksums {
+	if s.Checksums {
+		k.ok("checksums", "on")
+	} else {
 		k.add("checksums", outcomeWarning, "pg_checksums --enable, while the server is stopped", "page checksums are off: rot on the server's disk goes into backups unseen")
 	}
 }

@@ -44,7 +44,9 @@ const (
 // signatures in all supported versions (TestPrintGrants runs them on each).
 func grantsOf(role string) []grant {
 	ident := `"` + strings.ReplaceAll(role, `"`, `""`) + `"`
-	execute := func(function string) string { return "GRANT EXECUTE ON FUNCTION pg_catalog." + function + " TO " + ident }
+	execute := func(function string) string {
+		return "GRANT EXECUTE ON FUNCTION pg_catalog." + function + " TO " + ident
+	}
 	return []grant{
 		{
 			grantReplication, "to log in, and to receive base backups over a replication connection", []string{
@@ -217,4 +219,3 @@ func addGrants(sets []grantSet, cluster, role, database string) []grantSet {
 	}
 	return sets
 }
-

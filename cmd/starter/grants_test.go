@@ -124,7 +124,10 @@ func (p *protected) works(t *testing.T, beside *protected) {
 		t.Fatalf("the role is a superuser: %s", super)
 	}
 	b := p.run(t, "backup", "orders", "--local", "--json").must(t, 0).object(t)
-	p.run(t, "backup", "orders", "--local", "--type", "incremental").must(t, 0)
+	second := p.run(t, "backup", "orders", "--local", "--type", "incremental", "--json").must(t, 0).object(t)
+	if got, want := offered(t, p.env, "show", "orders", ""), []any{"latest", second["backupId"], b["backupId"]}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("a shell is offered %q, want %q", got, want)
+	}
 	beside.run(t, "backup", "orders", "--local", "--type", "incremental").must(t, 0)
 	shown := p.run(t, "show", "orders", b["backupId"].(string), "--json").must(t, 0).object(t)
 	conf := shown["configuration"].(map[string]any)
