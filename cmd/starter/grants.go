@@ -49,7 +49,8 @@ func grantsOf(role string) []grant {
 	}
 	return []grant{
 		{
-			grantReplication, "to log in, and to receive base backups over a replication connection", []string{
+			grantReplication, "to log in, and to receive base backups over a replication connection",
+			[]string{
 				"DO $lifeboat$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = " + quoteSQL(role) + ") THEN " +
 					"CREATE ROLE " + ident + "; END IF; END $lifeboat$",
 				"ALTER ROLE " + ident + " LOGIN REPLICATION",
@@ -57,7 +58,8 @@ func grantsOf(role string) []grant {
 			"(select rolreplication or rolsuper from pg_roles where rolname = current_user)", outcomeFail,
 		},
 		{
-			grantBackup, "backups from the data directory", []string{basebackup.BackupGrant(ident)},
+			grantBackup, "backups from the data directory",
+			[]string{basebackup.BackupGrant(ident)},
 			mayExecute("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)"), outcomeFail,
 		},
 		{
@@ -66,19 +68,23 @@ func grantsOf(role string) []grant {
 				mayExecute("pg_read_binary_file(text, bigint, bigint, boolean)", "pg_ls_dir(text, boolean, boolean)"), outcomeWarning,
 		},
 		{
-			"wal switch", "drills end a WAL segment, so that what they look for is archived at once", []string{execute("pg_switch_wal()")},
+			"wal switch", "drills end a WAL segment, so that what they look for is archived at once",
+			[]string{execute("pg_switch_wal()")},
 			mayExecute("pg_switch_wal()"), outcomeFail,
 		},
 		{
-			"restore points", "restore points, for `restore --to-name`", []string{execute("pg_create_restore_point(text)")},
+			"restore points", "restore points, for `restore --to-name`",
+			[]string{execute("pg_create_restore_point(text)")},
 			mayExecute("pg_create_restore_point(text)"), outcomeWarning,
 		},
 		{
-			"monitoring", "to count the WAL that waits for archiving, and to measure the databases", []string{"GRANT pg_monitor TO " + ident},
+			"monitoring", "to count the WAL that waits for archiving, and to measure the databases",
+			[]string{"GRANT pg_monitor TO " + ident},
 			"pg_has_role('pg_monitor', 'usage')", outcomeWarning,
 		},
 		{
-			"canary", "drills write two rows and look for them in the restored server", []string{
+			"canary", "drills write two rows and look for them in the restored server",
+			[]string{
 				"CREATE SCHEMA IF NOT EXISTS lifeboat",
 				"GRANT USAGE, CREATE ON SCHEMA lifeboat TO " + ident,
 				"ALTER TABLE IF EXISTS lifeboat.canary OWNER TO " + ident,
