@@ -306,7 +306,7 @@ func (c *campaign) kill(ctx context.Context, l *lane, worker *victim, id string,
 	if err := verb.check(ctx, c, l, run, id); err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", at, err, next.tail(30))
 	}
-	r.seconds = time.Since(worker.sprung).Seconds()
+	r.seconds = time.Since(worker.sprungAt()).Seconds()
 	if r.attempts, _, err = l.attempts(ctx, id, r.at.Activity); err != nil {
 		return nil, err
 	}

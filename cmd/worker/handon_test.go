@@ -96,7 +96,7 @@ func (c *campaign) handOn(ctx context.Context, l *lane, name string) (string, er
 		return "", fmt.Errorf("%d attempts at %s, the first of which ended with %q, %w", n, at.activity, failure, err)
 	}
 	second, ok := other.seen(func(e event) bool { return e.Workflow == id && e.Activity == at.activity && e.Attempt == 2 })
-	took := second.at.Sub(stopped.sprung)
+	took := second.at.Sub(stopped.sprungAt())
 	if !ok || took > heartbeatTimeout/2 {
 		return "", fmt.Errorf("the other worker had the work after %v", took)
 	}
@@ -121,7 +121,7 @@ func (c *campaign) cancelled(ctx context.Context, l *lane, name string) (string,
 	if err := run.Get(ctx, nil); !temporal.IsCanceledError(errors.Unwrap(err)) && !temporal.IsCanceledError(err) {
 		return "", fmt.Errorf("it ended with %w, want a cancellation\n%s", err, w.tail(20))
 	}
-	took := time.Since(w.sprung)
+	took := time.Since(w.sprungAt())
 	if took > 30*time.Second {
 		return "", fmt.Errorf("it ended only after %v", took)
 	}
@@ -188,7 +188,7 @@ func (c *campaign) lostHost(t *testing.T) {
 	fatal(err)
 	var res contract.DrillResult
 	fatal(run.Get(ctx, &res))
-	t.Logf("the lost host was given up after %.1f s", time.Since(lost.sprung).Seconds())
+	t.Logf("the lost host was given up after %.1f s", time.Since(lost.sprungAt()).Seconds())
 	var rep contract.Report
 	fatal(c.repo.GetDocument(ctx, "c1", "reports/"+res.DrillID, &rep))
 	for _, text := range []string{"host h1", l.queue() + "@h1", "see that lifeboat-worker runs there", "may still be there"} {

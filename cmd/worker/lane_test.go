@@ -51,6 +51,13 @@ type victim struct {
 	log    []string
 }
 
+// sprungAt is when the trap was sprung; the zero time if it was not.
+func (v *victim) sprungAt() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.sprung
+}
+
 // read takes the log until the process has ended.
 func (v *victim) read(r io.Reader) {
 	lines := bufio.NewScanner(r)
