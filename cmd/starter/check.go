@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lifeboat/internal/assemble"
-	"lifeboat/internal/blob"
 	"lifeboat/internal/config"
 	"lifeboat/internal/contract"
 	"lifeboat/internal/repo"
@@ -27,6 +24,8 @@ const (
 	outcomeOK      = "ok"
 	outcomeWarning = "warning"
 	outcomeFail    = "FAIL"
+	// outcomeUnknown: it could not be asked.
+	outcomeUnknown = string(contract.CouldNotVerify)
 )
 
 // finding is a line of check.
@@ -65,13 +64,31 @@ func (k *checker) fail(id string, err error) {
 	k.add(id, outcomeFail, p.Hint, "%s", p.Message)
 }
 
+// unknown adds what could not be asked.
+func (k *checker) unknown(id string, err error) {
+	p := problemOf(err)
+	k.add(id, outcomeUnknown, p.Hint, "%s", p.Message)
+}
+
 func newCheckCommand(a *app) *cobra.Command {
-	var local bool
+	var local, grants bool
+	var role string
 	cmd := &cobra.Command{
 		Use:   "check [CLUSTER]",
 		Short: "Check configuration, repositories, servers, this host and Temporal, and say how to mend what is wrong",
-		Args:  optional("CLUSTER"),
+		Long: "Check configuration, repositories, servers, this host and Temporal, and say how to mend what is wrong. It changes nothing,\n" +
+			"but for an object that it writes to each repository and deletes again.\n" +
+			"Exits 0 for PASS, 3 for FAIL, 4 if something could not be asked.",
+		Example: "  lifeboat check orders\n" +
+			"  lifeboat check orders --print-grants | sudo -u postgres psql -X -v ON_ERROR_STOP=1",
+		Args: optional("CLUSTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if grants {
+				return a.printGrants(args, role)
+			}
+			if role != "" {
+				return usagef("--role is for --print-grants")
+			}
 			names, err := a.clusterNames(args)
 			if err != nil {
 				return err
@@ -80,6 +97,8 @@ func newCheckCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&local, "local", false, "leave out Temporal: check what --local needs")
+	cmd.Flags().BoolVar(&grants, "print-grants", false, "print the SQL that gives Lifeboat's role what it needs, for a superuser to run, and check nothing")
+	cmd.Flags().StringVar(&role, "role", "", "with --print-grants: the role (default: that of the dsn)")
 	return cmd
 }
 
@@ -112,7 +131,7 @@ func (k *checker) configuration() {
 		k.add("configuration", outcomeWarning, "add a cluster", "nothing is protected")
 	}
 	for _, text := range k.cfg.NotYet() {
-		k.add("configuration", outcomeWarning, "", "%s", text)
+		k.add("configuration", outcomeWarning, "leave the setting out, or do its work by other means", "%s", text)
 	}
 	if _, err := assemble.Lifeboat(); err != nil {
 		k.add("program", outcomeWarning, "put the program lifeboat on PATH", "%v: restores need it for restore_command", err)
@@ -153,7 +172,7 @@ func (k *checker) repository(ctx context.Context, name string, r *config.Reposit
 			k.fail(id, err)
 			return
 		}
-		k.ok(id, "%s can be read and written", r.URL)
+		k.ok(id, "%s can be read and written, creates each object once, and lists and deletes what was written", r.URL)
 	}
 	if r.Encryption == nil {
 		k.add(id, outcomeWarning, "keep the repository where nobody else reads", "backups and WAL are not encrypted: this version cannot")
@@ -181,32 +200,6 @@ func (k *checker) creatable(id, path string) {
 	k.ok(id, "%s holds no repository yet; the first backup or WAL makes it", path)
 }
 
-// probe writes, reads and deletes an object, also by create-if-absent, which the protocol depends on (R12, R14).
-func probe(ctx context.Context, url string) error {
-	store, err := assemble.OpenStore(ctx, url, false)
-	if err != nil {
-		return err
-	}
-	var random [8]byte
-	_, _ = rand.Read(random[:])
-	key, want := "probes/"+hex.EncodeToString(random[:]), random[:]
-	if err := blob.PutBytesIfAbsent(ctx, store, key, want); err != nil {
-		return fmt.Errorf("write to %s: %w", url, err)
-	}
-	err = blob.PutBytesIfAbsent(ctx, store, key, want)
-	if !errors.Is(err, blob.ErrExists) {
-		err = fmt.Errorf("%s lets one object be created twice (%w): backups and WAL would not be safe there", url, err)
-	} else if have, rerr := blob.ReadAll(ctx, store, key, 64); rerr != nil || string(have) != string(want) {
-		err = fmt.Errorf("read from %s what was just written: got %x, want %x: %w", url, have, want, rerr)
-	} else {
-		err = nil
-	}
-	if derr := store.Delete(ctx, key); derr != nil {
-		err = errors.Join(err, fmt.Errorf("delete from %s: %w", url, derr))
-	}
-	return err
-}
-
 // temporal checks the way to Temporal, and that somebody works.
 func (k *checker) temporal(ctx context.Context) {
 	c, err := k.a.dial(ctx)
@@ -221,7 +214,7 @@ func (k *checker) temporal(ctx context.Context) {
 		d, err := c.DescribeTaskQueue(ctx, queue, kind)
 		switch {
 		case err != nil:
-			k.fail("worker", fmt.Errorf("ask who polls task queue %s: %w", queue, err))
+			k.unknown("worker", fmt.Errorf("ask who polls task queue %s: %w", queue, err))
 			return
 		case len(d.GetPollers()) == 0:
 			k.add("worker", outcomeFail, "start lifeboat-worker", "no worker polls task queue %s", queue)
@@ -231,13 +224,22 @@ func (k *checker) temporal(ctx context.Context) {
 	k.ok("worker", "task queue %s is polled", queue)
 }
 
-func (a *app) printCheck(found []finding) error {
-	rep := checkReport{Verdict: contract.Pass, Checks: found}
+// checkVerdict is the worst of the findings: warnings pass.
+func checkVerdict(found []finding) contract.Verdict {
+	v := contract.Pass
 	for _, f := range found {
-		if f.Outcome == outcomeFail {
-			rep.Verdict = contract.Fail
+		switch f.Outcome {
+		case outcomeFail:
+			return contract.Fail
+		case outcomeUnknown:
+			v = contract.CouldNotVerify
 		}
 	}
+	return v
+}
+
+func (a *app) printCheck(found []finding) error {
+	rep := checkReport{Verdict: checkVerdict(found), Checks: found}
 	if a.json {
 		if err := a.printJSON(rep); err != nil {
 			return err

@@ -23,7 +23,7 @@ const clockLimit = 2.0
 // oneCluster checks a server and what it must agree with. It fails only for a wrong configuration.
 func (k *checker) oneCluster(ctx context.Context, name string) error {
 	k.cluster = name
-	_, c, err := k.a.cluster(name)
+	set, c, err := k.a.cluster(name)
 	if err != nil {
 		return err
 	}
@@ -37,12 +37,15 @@ func (k *checker) oneCluster(ctx context.Context, name string) error {
 	defer conn.Close()
 	s, err := askServer(ctx, conn)
 	if err != nil {
-		k.fail("server", fmt.Errorf("read the server's settings: %w", err))
+		k.unknown("server", fmt.Errorf("read the server's settings: %w", err))
 		return nil
 	}
 	k.server(s)
 	k.archiving(s, c.RPO)
+	k.archiveQueue(ctx, conn)
+	k.slots(s)
 	k.clock(s)
+	k.privileges(ctx, conn)
 	if c.DataDirectory == "" && len(c.Hosts) == 0 {
 		k.replication(ctx, c.Server, s)
 	} else {
@@ -50,6 +53,7 @@ func (k *checker) oneCluster(ctx context.Context, name string) error {
 	}
 	k.identity(ctx, c, s)
 	k.binaries(s)
+	k.workDirectory(ctx, conn, set.WorkDir)
 	return nil
 }
 
@@ -67,6 +71,8 @@ type serverState struct {
 	FullPageWrites bool     `db:"full_page_writes"`
 	SystemID       string   `db:"system_id"`
 	Clock          float64  `db:"clock"`
+	Slots          int      `db:"slots"`
+	SlotKeepMB     int64    `db:"slot_keep_mb"`
 	LastFailed     *string  `db:"last_failed"`
 	FailedFor      *float64 `db:"failed_for"`
 
@@ -94,6 +100,8 @@ const serverQuery = `
 	       (select setting::bigint from pg_settings where name = 'archive_timeout') as archive_timeout,
 	       current_setting('data_checksums')::bool as checksums, current_setting('fsync')::bool as fsync,
 	       current_setting('full_page_writes')::bool as full_page_writes,
+	       (select count(*)::int from pg_replication_slots where not active) as slots,
+	       (select setting::bigint from pg_settings where name = 'max_slot_wal_keep_size') as slot_keep_mb,
 	       (select system_identifier::text from pg_control_system()) as system_id,
 	       extract(epoch from clock_timestamp())::float8 as clock,
 	       a.last_failed_wal as last_failed, extract(epoch from clock_timestamp() - a.last_failed_time)::float8 as failed_for
@@ -114,11 +122,26 @@ func (k *checker) server(s *serverState) {
 	default:
 		k.ok("wal_level", "%s", s.WALLevel)
 	}
-	if !s.FSync || !s.FullPageWrites {
-		k.add("durability", outcomeWarning, "turn fsync and full_page_writes on", "fsync is %v and full_page_writes is %v: a crash may damage the server", s.FSync, s.FullPageWrites)
-	}
-	if !s.Checksums {
+	k.durability(s)
+	if s.Checksums {
+		k.ok("checksums", "on")
+	} else {
 		k.add("checksums", outcomeWarning, "pg_checksums --enable, while the server is stopped", "page checksums are off: rot on the server's disk goes into backups unseen")
+	}
+}
+
+// durability checks what a crash, or a backup, of the server can lose.
+func (k *checker) durability(s *serverState) {
+	if s.FullPageWrites {
+		k.ok("full_page_writes", "on")
+	} else {
+		k.add("full_page_writes", outcomeFail, "set full_page_writes = on and reload the configuration",
+			"full_page_writes is off: a page that is written while a backup reads it may be torn, also after a crash")
+	}
+	if s.FSync {
+		k.ok("fsync", "on")
+	} else {
+		k.add("fsync", outcomeWarning, "set fsync = on and reload the configuration", "fsync is off: a crash of the server's host may destroy its data")
 	}
 }
 

@@ -71,6 +71,7 @@ func newRootCommand(a *app) *cobra.Command {
 	root.AddCommand(newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a),
 		newVersionCommand(a), newDemoCommand(a))
 	a.prepare(root)
+	a.complete(root)
 	return root
 }
 

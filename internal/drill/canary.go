@@ -68,11 +68,19 @@ func ensureTable(ctx context.Context, conn *dbcore.Conn) error {
 		_, err = conn.Exec(ctx, "delete from lifeboat.canary where written_at < now() - interval '90 days'")
 	} else {
 		err = conn.RunTx(ctx, dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
-			for _, stmt := range []string{
-				"create schema if not exists lifeboat",
+			statements := []string{
 				`create table if not exists lifeboat.canary (id text not null, kind text not null check (kind in ('before', 'after')),
 					written_at timestamptz not null default clock_timestamp(), primary key (id, kind))`,
-			} {
+			}
+			// "if not exists" asks for the right to make schemas also where there is nothing to make (CreateSchemaCommand).
+			there, err := dbcore.One[bool](ctx, tx, "select exists (select from pg_namespace where nspname = 'lifeboat')")
+			if err != nil {
+				return err
+			}
+			if !there {
+				statements = append([]string{"create schema if not exists lifeboat"}, statements...)
+			}
+			for _, stmt := range statements {
 				if _, err := tx.Exec(ctx, stmt); err != nil {
 					return err
 				}
@@ -81,8 +89,8 @@ func ensureTable(ctx context.Context, conn *dbcore.Conn) error {
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("write canary rows: %w (the role needs a schema of its own: "+
-			"create schema lifeboat authorization the_role; or drill to a past time with --to, which writes nothing)", err)
+		return fmt.Errorf("write canary rows: %w (`lifeboat check --print-grants` prints what a superuser "+
+			"has to run; or drill to a past time with --to, which writes nothing)", err)
 	}
 	return nil
 }
@@ -91,7 +99,7 @@ func ensureTable(ctx context.Context, conn *dbcore.Conn) error {
 func switchWAL(ctx context.Context, conn *dbcore.Conn) (pg.LSN, error) {
 	text, err := dbcore.One[string](ctx, conn, "select pg_switch_wal()::text")
 	if err != nil {
-		return 0, fmt.Errorf("switch WAL: %w (grant execute on function pg_switch_wal() to the role)", err)
+		return 0, fmt.Errorf("switch WAL: %w (`lifeboat check --print-grants` prints what a superuser has to run)", err)
 	}
 	return pg.ParseLSN(text)
 }
