@@ -51,6 +51,7 @@ func TestInPlace(t *testing.T) {
 		t.Errorf("pushed %s", name)
 	}
 	contains(t, "wal-rescue", run(rescue[:4]...).must(t, 0).stdout, "nothing to rescue")
+	run("verify", "orders", "latest", "--level", "2", "--local").must(t, 0) // what was rescued is WAL like any other
 
 	t.Run("into the server's own directory", func(t *testing.T) { p.checkDelta(t, append(alone, append(delta, "--start")...)) })
 }
