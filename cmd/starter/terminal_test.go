@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -15,6 +16,9 @@ import (
 
 	"lifeboat/internal/pgtest"
 )
+
+// terminalColumns is narrower than some bars.
+const terminalColumns = 45
 
 // pseudoTerminal is a pair: what is written to the terminal can be read from the other side.
 func pseudoTerminal(t *testing.T) (side, terminal *os.File) {
@@ -36,6 +40,9 @@ func pseudoTerminal(t *testing.T) (side, terminal *os.File) {
 		t.Fatalf("open a pseudo terminal: %v", err)
 	}
 	t.Cleanup(func() { terminal.Close() })
+	if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: terminalColumns}); err != nil {
+		t.Fatalf("size a pseudo terminal: %v", err)
+	}
 	return side, terminal
 }
 
@@ -89,6 +96,16 @@ func TestTerminal(t *testing.T) {
 	}
 	if !strings.HasSuffix(seen, "\n") {
 		t.Errorf("the bar's line does not end: %q", seen)
+	}
+	for _, drawn := range strings.Split(seen, redraw)[1:] {
+		if line, _, _ := strings.Cut(drawn, "time=20"); len(strings.TrimRight(line, "\r\n")) >= terminalColumns {
+			t.Errorf("a bar wraps: %q", line)
+		}
+	}
+	if parts := strings.Split(seen, "time=20"); len(parts) < 2 || slices.ContainsFunc(parts[:len(parts)-1], func(before string) bool {
+		return before != "" && !strings.HasSuffix(before, "\n") && !strings.HasSuffix(before, redraw)
+	}) {
+		t.Errorf("a line of the log does not begin a line: %q", seen)
 	}
 	if out == "" || !plainText(out) {
 		t.Errorf("stdout is no terminal, and gets %q", out)
