@@ -31,9 +31,18 @@ func (r *Runner) PlanRestore(ctx context.Context, in contract.PlanRestoreInput, 
 	if err != nil {
 		return none, err
 	}
+	var tablespaces []recovery.TablespaceMap
+	for _, t := range in.Tablespaces {
+		var m recovery.TablespaceMap
+		if m.Old, m.New, err = contract.SplitTablespace(t); err != nil {
+			return none, &InputError{err}
+		}
+		tablespaces = append(tablespaces, m)
+	}
 	p, err := recovery.MakePlan(ctx, recovery.PlanOptions{
 		Repo: rp, Cluster: in.Cluster, TargetDir: in.TargetDir, Backup: in.Backup, Target: target,
 		Timeline: pg.Timeline(in.Timeline), Action: recovery.Action(in.Action),
+		Tablespaces: tablespaces, Delta: in.Delta, DiscardWAL: in.DiscardWAL,
 	})
 	if err != nil {
 		return none, err
@@ -100,6 +109,9 @@ func (r *Runner) LayFiles(ctx context.Context, in contract.LayFilesInput, run Ru
 			return none, err
 		}
 	}
+	if err := checkOwner(in.Owner); err != nil {
+		return none, err
+	}
 	fetch, err := r.fetchCommand(c)
 	if err != nil {
 		return none, err
@@ -126,6 +138,21 @@ func (r *Runner) owner(name string) string {
 		return r.set.Owner
 	}
 	return name
+}
+
+// checkOwner refuses an owner that was asked for and cannot be had: only root can give files away.
+func checkOwner(name string) error {
+	if name == "" || os.Geteuid() == 0 {
+		return nil
+	}
+	me, err := pginstance.LookupOwner(name)
+	if err == nil && me.Name != name {
+		err = &recovery.RefusedError{
+			Reason: fmt.Sprintf("files cannot be given to user %s: this process runs as %s, and only root can give files away", name, me.Name),
+			Hint:   fmt.Sprintf("restore as root or as %s, or leave out --owner", name),
+		}
+	}
+	return err
 }
 
 func restoreProgress(run Run) func(recovery.Progress) {

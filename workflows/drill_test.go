@@ -3,6 +3,7 @@ package workflows
 import (
 	"context"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -76,7 +77,7 @@ func TestDrillPassesInputsOn(t *testing.T) {
 	}
 	plan := inputOf[contract.PlanRestoreInput](t, r.fakes, contract.PlanRestoreActivity)
 	want := contract.PlanRestoreInput{Cluster: "orders", TargetDir: "/var/tmp/drill", Backup: "B", Timeline: 3, Target: r.fakes.prepared.Target, Start: true}
-	if plan != want {
+	if !reflect.DeepEqual(plan, want) {
 		t.Errorf("PlanRestore got %+v, want %+v", plan, want)
 	}
 	if lay := inputOf[contract.LayFilesInput](t, r.fakes, contract.LayFilesActivity); lay.DrillID != id || string(lay.Plan) != string(r.fakes.planned.Plan) {

@@ -56,6 +56,7 @@ func (t *tracker) restore(ctx workflow.Context, in contract.RestoreInput) (contr
 	planned, facts, err := t.plan(ctx, host, contract.PlanRestoreInput{
 		Cluster: in.Cluster, TargetDir: in.TargetDir, Backup: in.Backup, Target: in.Target, Timeline: in.Timeline,
 		Action: in.Action, PlanHash: in.PlanHash, Start: in.Start,
+		Tablespaces: in.Tablespaces, Delta: in.Delta, DiscardWAL: in.DiscardWAL,
 	})
 	if err != nil {
 		return r, err

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -12,8 +13,9 @@ import (
 )
 
 const (
-	restoreInput = `{"cluster":"orders","targetDir":"/restore","host":"db1","backup":"B","timeline":3,"action":"pause","owner":"pg","planHash":"b3:1234"}`
-	startInput   = `{"cluster":"orders","targetDir":"/restore","host":"db1","start":true,"port":5544,"owner":"pg"}`
+	restoreInput = `{"cluster":"orders","targetDir":"/restore","host":"db1","backup":"B","timeline":3,"action":"pause","owner":"pg","planHash":"b3:1234",` +
+		`"tablespaces":["/a=/b"],"delta":true,"discardWal":true}`
+	startInput = `{"cluster":"orders","targetDir":"/restore","host":"db1","start":true,"port":5544,"owner":"pg"}`
 )
 
 func TestRestoreLaysFilesOnly(t *testing.T) {
@@ -24,9 +26,9 @@ func TestRestoreLaysFilesOnly(t *testing.T) {
 	plan := inputOf[contract.PlanRestoreInput](t, r.fakes, contract.PlanRestoreActivity)
 	want := contract.PlanRestoreInput{
 		Cluster: "orders", TargetDir: "/restore", Backup: "B", Target: contract.Target{Kind: "latest"}, Timeline: 3,
-		Action: "pause", PlanHash: "b3:1234",
+		Action: "pause", PlanHash: "b3:1234", Tablespaces: []string{"/a=/b"}, Delta: true, DiscardWAL: true,
 	}
-	if plan != want {
+	if !reflect.DeepEqual(plan, want) {
 		t.Errorf("PlanRestore got %+v, want %+v", plan, want)
 	}
 	lay := inputOf[contract.LayFilesInput](t, r.fakes, contract.LayFilesActivity)

@@ -22,19 +22,22 @@ type restoreFlags struct {
 	in   contract.RestoreInput
 	plan bool
 
-	// Not available in this version.
-	delta, takeOver, discardWAL bool
-	tablespaces                 []string
+	takeOver bool // not available in this version
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
 	var f restoreFlags
 	cmd := &cobra.Command{
 		Use:   "restore CLUSTER --target-dir DIR",
-		Short: "Restore a cluster into an empty directory",
+		Short: "Restore a cluster into an empty directory, or in place",
 		Long: "Restore a cluster into an empty or missing directory, up to a target. Without --start the files and the recovery settings\n" +
 			"are laid and nothing is started. With --start the server listens on 127.0.0.1 and a socket only, stays up, and the command\n" +
-			"returns once it has reached the target.",
+			"returns once it has reached the target.\n\n" +
+			"With --delta the directory may be the data directory of the stopped server itself: what is there and right is kept,\n" +
+			"everything else in it and in its tablespaces is replaced or deleted. Save its last WAL with `lifeboat wal-rescue` first.",
+		Example: "  lifeboat restore orders --target-dir /var/lib/postgresql/restored --to '2026-11-23T07:45:00+01:00' --start\n" +
+			"  lifeboat restore orders --target-dir /srv/pg --tablespace /mnt/fast=/mnt/fast2 --tablespace 16385=/mnt/slow2\n" +
+			"  lifeboat restore orders --target-dir /var/lib/postgresql/17/main --delta --start",
 		Args: arguments("CLUSTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.in.Cluster = args[0]
@@ -45,7 +48,7 @@ func newRestoreCommand(a *app) *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.in.TargetDir, "target-dir", "", "empty or missing directory that will be the data directory (required)")
+	fl.StringVar(&f.in.TargetDir, "target-dir", "", "directory that will be the data directory: empty or missing, unless --delta is given (required)")
 	fl.StringVar(&f.in.Backup, "backup", "", "restore from this backup (default: the newest from which the target can be reached)")
 	fl.Uint32Var(&f.in.Timeline, "timeline", 0, "follow this timeline (default: the one that the protected cluster is on)")
 	fl.StringVar(&f.in.Action, "action", "", "what the server does at the target: promote, pause or shutdown (default promote)")
@@ -57,10 +60,11 @@ func newRestoreCommand(a *app) *cobra.Command {
 	fl.BoolVar(&f.plan, "plan", false, "print the plan and do nothing")
 	f.targetFlags.register(cmd, "latest")
 	f.runFlags.register(cmd)
-	fl.BoolVar(&f.delta, "delta", false, "not available in this version")
+	fl.BoolVar(&f.in.Delta, "delta", false, "restore into the data directory of the stopped server itself; deletes what the backup does not name")
+	fl.BoolVar(&f.in.DiscardWAL, "discard-wal", false, "with --delta: give up WAL of that server which the repository does not have")
+	fl.StringArrayVar(&f.in.Tablespaces, "tablespace", nil,
+		"OLD=NEW: lay the tablespace with that location or OID into NEW, empty or missing (repeatable; default: below the target directory)")
 	fl.BoolVar(&f.takeOver, "take-over", false, "not available in this version")
-	fl.BoolVar(&f.discardWAL, "discard-wal", false, "not available in this version")
-	fl.StringArrayVar(&f.tablespaces, "tablespace", nil, "OLD=NEW: not available in this version")
 	return cmd
 }
 
@@ -82,7 +86,7 @@ func (a *app) completeRestore(f *restoreFlags) (err error) {
 	remote := f.in.Host != "" && f.in.Host != here
 	switch {
 	case f.in.TargetDir == "":
-		return usagef("--target-dir is missing: name an empty or missing directory")
+		return usagef("--target-dir is missing: name an empty or missing directory, or with --delta the server's own")
 	case remote && (f.local || f.plan):
 		return usagef("--local and --plan look at this host, %s: type the command on %s", here, f.in.Host)
 	case f.plan && (f.detach || f.id != ""):
@@ -105,17 +109,9 @@ func (a *app) completeRestore(f *restoreFlags) (err error) {
 }
 
 func (f *restoreFlags) refuseUnavailable() error {
-	const elsewhere = "this version restores into an empty directory only"
-	switch {
-	case f.delta:
-		return usagef("--delta is not available: %s", elsewhere)
-	case f.takeOver:
-		return usagef("--take-over is not available: a restored server does not archive; to put it in the old one's place, "+
-			"give it a cluster name of its own in lifeboat.yaml and set its archive_command; %s", elsewhere)
-	case f.discardWAL:
-		return usagef("--discard-wal is not available: %s, so no WAL is at stake", elsewhere)
-	case len(f.tablespaces) > 0:
-		return usagef("--tablespace is not available in this version")
+	if f.takeOver {
+		return usagef("--take-over is not available: a restored server does not archive; to put it in the old one's place, " +
+			"give it a cluster name of its own in lifeboat.yaml and set its archive_command")
 	}
 	return nil
 }
@@ -142,6 +138,7 @@ func planInput(in contract.RestoreInput) contract.PlanRestoreInput {
 	return contract.PlanRestoreInput{
 		Cluster: in.Cluster, TargetDir: in.TargetDir, Backup: in.Backup, Target: in.Target,
 		Timeline: in.Timeline, Action: in.Action, PlanHash: in.PlanHash, Start: in.Start,
+		Tablespaces: in.Tablespaces, Delta: in.Delta, DiscardWAL: in.DiscardWAL,
 	}
 }
 

@@ -65,7 +65,7 @@ func newRootCommand(a *app) *cobra.Command {
 
 	fromRepository := []*cobra.Command{
 		newRestoreCommand(a), newBackupsCommand(a), newShowCommand(a), newWALFetchCommand(a), newWALPushCommand(a),
-		newWALStatusCommand(a), newReportsCommand(a), newReportCommand(a), newVerifyCommand(a),
+		newWALStatusCommand(a), newWALRescueCommand(a), newReportsCommand(a), newReportCommand(a), newVerifyCommand(a),
 		newInitCommand(a),
 	}
 	for _, cmd := range fromRepository {

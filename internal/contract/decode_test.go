@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -50,14 +51,14 @@ func TestDecode_IsStrict(t *testing.T) {
 				t.Errorf("accepted as %+v, want an error with %q", got, c.want)
 			case c.want != "" && !strings.Contains(err.Error(), c.want):
 				t.Errorf("error is %q, want %q in it", err, c.want)
-			case err != nil && got != (RestoreInput{}):
+			case err != nil && !reflect.DeepEqual(got, RestoreInput{}):
 				t.Errorf("an error and %+v", got)
 			}
 		})
 	}
 	in, err := Decode[RestoreInput]([]byte(`{"cluster":"orders","target":{"kind":"lsn","value":"0/1","exclusive":true},"timeline":2}`))
 	want := RestoreInput{Cluster: "orders", Target: Target{Kind: "lsn", Value: "0/1", Exclusive: true}, Timeline: 2}
-	if err != nil || in != want {
+	if err != nil || !reflect.DeepEqual(in, want) {
 		t.Errorf("got %+v, %v, want %+v", in, err, want)
 	}
 	drill, err := Decode[DrillInput]([]byte(`{"checks":[{"name":"a","sql":"b","expect":"c"},{"name":"a","sql":"b","expect":"c"}]}`))

@@ -37,8 +37,37 @@ type RestoreInput struct {
 	// Owner is the operating system's user that owns the files and runs the server; only a worker that runs as root
 	// can choose. Default: postgres for root, else the worker's own user.
 	Owner string `json:"owner,omitempty"`
+	// Tablespaces are OLD=NEW each: OLD is a tablespace's location on the source or its OID, NEW the absolute path of an
+	// empty or missing directory. Others are laid below the target directory.
+	Tablespaces []string `json:"tablespaces,omitempty"`
+	// Delta restores into the data directory of a stopped server of the same system identifier: what is right is kept,
+	// everything else is replaced or deleted.
+	Delta bool `json:"delta,omitempty"`
+	// DiscardWAL, with Delta, gives up WAL of that server which the repository does not have.
+	DiscardWAL bool `json:"discardWal,omitempty"`
 	// PlanHash, if given, must be the hash of the plan that this run makes, else it is refused.
 	PlanHash string `json:"planHash,omitempty"`
+}
+
+// SplitTablespace takes OLD=NEW apart. An equals sign that belongs to OLD or NEW is written \=, as for pg_basebackup.
+func SplitTablespace(s string) (oldPlace, newPlace string, err error) {
+	parts := []string{""}
+	for i := 0; i < len(s); i++ {
+		last := &parts[len(parts)-1]
+		switch {
+		case s[i] == '\\' && i+1 < len(s) && s[i+1] == '=':
+			i++
+			*last += "="
+		case s[i] == '=':
+			parts = append(parts, "")
+		default:
+			*last += s[i : i+1]
+		}
+	}
+	if len(parts) != 2 || parts[0] == "" || !strings.HasPrefix(parts[1], "/") {
+		return "", "", fmt.Errorf("tablespace %q: write OLD=NEW, where OLD is a location on the source or an OID, and NEW an absolute path", s)
+	}
+	return parts[0], parts[1], nil
 }
 
 // Validate names what is wrong.
@@ -54,6 +83,13 @@ func (in *RestoreInput) Validate() error {
 		return fmt.Errorf(`field "port" is %d: use 1 to 65535, or 0 for a free one`, in.Port)
 	case in.Port != 0 && !in.Start:
 		return fmt.Errorf(`field "port" needs "start": true`)
+	case in.DiscardWAL && !in.Delta:
+		return fmt.Errorf(`field "discardWal" needs "delta": true: elsewhere no WAL is at stake`)
+	}
+	for _, t := range in.Tablespaces {
+		if _, _, err := SplitTablespace(t); err != nil {
+			return err
+		}
 	}
 	switch in.Action {
 	case "", "promote", "pause", "shutdown":
@@ -92,6 +128,10 @@ type PlanRestoreInput struct {
 	Timeline  uint32 `json:"timeline,omitempty"`
 	Action    string `json:"action,omitempty"`
 	PlanHash  string `json:"planHash,omitempty"`
+	// Tablespaces, Delta and DiscardWAL are those of RestoreInput.
+	Tablespaces []string `json:"tablespaces,omitempty"`
+	Delta       bool     `json:"delta,omitempty"`
+	DiscardWAL  bool     `json:"discardWal,omitempty"`
 	// Start says that a server will be started: without programs of its major version on the host nothing is begun.
 	Start bool `json:"start,omitempty"`
 }

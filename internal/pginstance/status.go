@@ -83,25 +83,26 @@ const queryTimeout = 5 * time.Second
 // statusQuery asks for everything at once. A function that the present state does not allow (pg_current_wal_lsn in
 // recovery, the pause state outside) raises an error, hence the CASE; if recovery ends between two of them the query
 // fails, and the next look succeeds. pg_walfile_name begins with the timeline that is written to; pg_control is the only
-// source in recovery that needs no walreceiver.
+// source in recovery that needs no walreceiver. The pause state is asked first: what is read after a pause is final,
+// while a position that was read before it may be that of the record before the last.
 const statusQuery = `SELECT r AS recovering,
+	CASE WHEN r THEN pg_get_wal_replay_pause_state() ELSE '' END AS pause_state,
 	coalesce(pg_last_wal_replay_lsn(), '0/0')::text AS replayed,
 	CASE WHEN r THEN '0/0' ELSE pg_current_wal_lsn()::text END AS written,
 	pg_last_xact_replay_timestamp() AS last_commit,
 	CASE WHEN r THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
 			(SELECT min_recovery_end_timeline FROM pg_control_recovery()))::int8
-		ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int8 END AS timeline,
-	CASE WHEN r THEN pg_get_wal_replay_pause_state() ELSE '' END AS pause_state
+		ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int8 END AS timeline
 FROM pg_is_in_recovery() AS r`
 
 // answer is the row of statusQuery.
 type answer struct {
 	Recovering bool
+	PauseState string
 	Replayed   string
 	Written    string
 	LastCommit *time.Time
 	Timeline   int64
-	PauseState string
 }
 
 // Status looks at the server once. It never fails: what could not be found out is in the Status.

@@ -25,10 +25,35 @@ func (l *layer) configure() error {
 			"local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
 		"recovery.signal": "",
 	}
+	if err := l.setAside(files); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		l.name(name)
 		if err := writeFile(l.root, name, []byte(files[name]), l.owner, l.fileMode()); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// setAside keeps the configuration that a server had before it was restored in place: it may be newer than the backup's,
+// and the restore lays one of its own. What Lifeboat itself has laid there is not worth keeping.
+func (l *layer) setAside(laid map[string]string) error {
+	if !l.plan.Delta {
+		return nil
+	}
+	for _, name := range replaced {
+		l.name(name + asideSuffix)
+		have, err := l.root.ReadFile(name)
+		if missing(err) || err == nil && (string(have) == laid[name] || strings.HasPrefix(string(have), "# Laid by Lifeboat")) {
+			continue
+		}
+		if err == nil {
+			err = l.root.Rename(name, name+asideSuffix)
+		}
+		if err != nil {
+			return fmt.Errorf("keep %s: %w", name, err)
 		}
 	}
 	return nil
@@ -51,6 +76,9 @@ func (p *Plan) serverConfig(fetch []string) string {
 	set("hot_standby", "on")
 	for _, name := range slices.Sorted(maps.Keys(p.Settings)) {
 		set(name, fmt.Sprint(p.Settings[name]))
+	}
+	if p.InPlaceTablespaces {
+		set("allow_in_place_tablespaces", "on") // or replay panics over a tablespace that is no link
 	}
 	b.WriteString("\n# Recovery, by the plan.\n")
 	set("restore_command", p.restoreCommand(fetch))

@@ -52,6 +52,8 @@ const (
 	controlFile = "global/pg_control"
 	// sourceSuffix is added to the source's own configuration files, which are laid for reference only (R4).
 	sourceSuffix = ".lifeboat-source"
+	// asideSuffix is added to the configuration files that a server had before it was restored in place.
+	asideSuffix = ".lifeboat-before"
 	// tablespaceDir holds the tablespaces, by OID, below the target directory (R1).
 	tablespaceDir = "lifeboat.tablespaces"
 	// sourceConfigDir holds copies of what the source had configured outside its data directory, and its settings: for
@@ -72,7 +74,7 @@ var skipped = append([]string{
 func ownFiles() []string {
 	names := []string{MarkerFile, privateHBA, noteFile(startedNote), noteFile(reachedNote), noteFile(ProofNote)}
 	for _, name := range replaced {
-		names = append(names, name+sourceSuffix)
+		names = append(names, name+sourceSuffix, name+asideSuffix)
 	}
 	return names
 }
@@ -90,7 +92,7 @@ func Lay(ctx context.Context, p *Plan, opts LayOptions) (LayResult, error) {
 	if err != nil {
 		return res, err
 	}
-	pl, err := take(ctx, p, opts.DrillID, owner)
+	pl, err := take(ctx, p, opts, owner)
 	if err != nil {
 		return res, err
 	}
@@ -98,16 +100,27 @@ func Lay(ctx context.Context, p *Plan, opts LayOptions) (LayResult, error) {
 	if pl.mark.State == stateLaid {
 		return LayResult{Files: p.Files, Bytes: p.Bytes, ReusedBytes: p.Bytes, Seconds: time.Since(begin).Seconds()}, nil
 	}
+	places, err := takePlaces(ctx, p, owner)
+	if err != nil {
+		return res, err
+	}
+	defer places.release()
 	snap, err := opts.Repo.OpenBackup(ctx, p.Cluster, p.BackupID)
 	if err != nil {
 		return res, err
 	}
-	l := &layer{plan: p, opts: opts, owner: owner, snap: snap, root: pl.root, resumed: pl.resumed}
+	l := &layer{
+		plan: p, opts: opts, owner: owner, snap: snap, root: pl.root, places: places,
+		resumed: pl.resumed || places.resumed(),
+	}
 	if l.opts.Progress == nil {
 		l.opts.Progress = func(Progress) {}
 	}
 	if err := l.run(ctx); err != nil {
 		return res, fmt.Errorf("lay backup %s in %s: %w", p.BackupID, p.TargetDir, err)
+	}
+	if err := places.finish(); err != nil {
+		return res, err
 	}
 	pl.mark.State = stateLaid
 	if err := pl.write(); err != nil {
@@ -123,6 +136,7 @@ type layer struct {
 	owner   pginstance.Owner
 	snap    *repo.Snapshot
 	root    *os.Root // the target directory: nothing that is done below it can be led out of it by a link
+	places  places   // of tablespaces that lie elsewhere
 	resumed bool
 
 	files, bytes, reused atomic.Int64
@@ -140,13 +154,7 @@ func (l *layer) run(ctx context.Context) error {
 		return err
 	}
 	defer top.Close()
-	switch err := l.root.Remove(controlFile); {
-	case err == nil:
-		err = syncIn(l.root, path.Dir(controlFile)) // what follows may not overtake it, not even in a power failure
-		if err != nil {
-			return err
-		}
-	case !errors.Is(err, fs.ErrNotExist):
+	if err := l.disarm(); err != nil {
 		return err
 	}
 	stop := l.report()
@@ -170,10 +178,28 @@ func (l *layer) run(ctx context.Context) error {
 	if err := syncTree(l.root, top); err != nil {
 		return err
 	}
+	if err := l.places.sync(); err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return l.placeControl(ctx)
+}
+
+// disarm removes pg_control, durably: what follows may not overtake it, not even in a power failure (R3).
+func (l *layer) disarm() error {
+	if l.plan.Delta {
+		return l.disarmLive()
+	}
+	err := l.root.Remove(controlFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncIn(l.root, path.Dir(controlFile))
 }
 
 // report gives progress ten times a second until stopped.

@@ -29,15 +29,15 @@ import (
 // counting calls a function at each read of an object.
 type counting struct {
 	blob.Store
-	onGet func()
+	onGet func(key string)
 }
 
 func (c *counting) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	c.onGet()
+	c.onGet(key)
 	return c.Store.Get(ctx, key, offset, length)
 }
 
-func openCounting(ctx context.Context, dir string, onGet func()) (*repo.Repository, error) {
+func openCounting(ctx context.Context, dir string, onGet func(key string)) (*repo.Repository, error) {
 	store, err := fs.Open(dir, fs.Options{})
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func openCounting(ctx context.Context, dir string, onGet func()) (*repo.Reposito
 }
 
 // layChild is testLayKilled's other half: it lays a plan and kills itself at the n-th read, or for 0 at the first after
-// the configuration was laid, which is that of pg_control.
+// the configuration was laid, which is that of pg_control. Below 0 it counts the reads of chunks.
 func layChild(spec string) error {
 	parts := strings.SplitN(spec, ",", 3)
 	n, err := strconv.ParseInt(parts[0], 10, 64)
@@ -61,8 +61,12 @@ func layChild(spec string) error {
 	if err := json.Unmarshal(data, &p); err != nil {
 		return err
 	}
-	var reads atomic.Int64
-	r, err := openCounting(context.Background(), parts[1], func() {
+	var reads, chunks atomic.Int64
+	r, err := openCounting(context.Background(), parts[1], func(key string) {
+		if strings.HasPrefix(key, "clusters/c1/data/") && chunks.Add(1) == -n {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
 		_, err := os.Lstat(filepath.Join(p.TargetDir, "postgresql.conf"))
 		if reads.Add(1) == n || n == 0 && err == nil {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -112,7 +116,7 @@ func TestLayAndStart(t *testing.T) {
 func reads(t *testing.T, b *bench) int64 {
 	t.Helper()
 	var n atomic.Int64
-	r, err := openCounting(t.Context(), b.repoDir, func() { n.Add(1) })
+	r, err := openCounting(t.Context(), b.repoDir, func(string) { n.Add(1) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +145,7 @@ func refusesToStart(t *testing.T, b *bench, dir string) {
 // verified runs pg_verifybackup over laid files, and looks at owners and modes.
 func verified(t *testing.T, b *bench, p *recovery.Plan) {
 	t.Helper()
-	if f := verify.Manifest(t.Context(), b.Bin, pgtest.Owner(t), p.TargetDir, recovery.ChangedFiles()); f.Outcome != verify.Passed {
+	if f := verify.Manifest(t.Context(), b.Bin, pgtest.Owner(t), p.TargetDir, p.ChangedFiles()); f.Outcome != verify.Passed {
 		t.Errorf("pg_verifybackup: %+v", f)
 	}
 	err := filepath.WalkDir(p.TargetDir, func(path string, d iofs.DirEntry, err error) error {
@@ -171,22 +175,9 @@ func verified(t *testing.T, b *bench, p *recovery.Plan) {
 func testLayKilled(t *testing.T, b *bench) {
 	total := reads(t, b)
 	p := b.plan(t, recovery.PlanOptions{})
-	data, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(pgtest.TempDir(t), "plan.json")
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := planFile(t, p)
 	for _, n := range []int64{4, total / 2, 0} {
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), fmt.Sprintf("LIFEBOAT_TEST_LAY=%d,%s,%s", n, b.repoDir, file))
-		out, err := cmd.CombinedOutput()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-			t.Fatalf("killed at read %d of %d: %v\n%s", n, total, err, out)
-		}
+		layAndKill(t, b, file, n)
 		refusesToStart(t, b, p.TargetDir)
 		if recovery.CheckLaid(p) == nil {
 			t.Error("a killed restore counts as laid")
@@ -199,6 +190,32 @@ func testLayKilled(t *testing.T, b *bench) {
 	verified(t, b, p)
 }
 
+// planFile writes a plan for a child.
+func planFile(t *testing.T, p *recovery.Plan) string {
+	t.Helper()
+	data, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(pgtest.TempDir(t), "plan.json")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// layAndKill lays a plan in a child that kills itself on the way, as layChild says.
+func layAndKill(t *testing.T, b *bench, file string, n int64) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("LIFEBOAT_TEST_LAY=%d,%s,%s", n, b.repoDir, file))
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("killed at read %d: %v\n%s", n, err, out)
+	}
+}
+
 func testLayCancelled(t *testing.T, b *bench) {
 	total := reads(t, b)
 	for _, n := range []int64{3, total / 2, total} {
@@ -206,7 +223,7 @@ func testLayCancelled(t *testing.T, b *bench) {
 		before := openFiles(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		var got atomic.Int64
-		r, err := openCounting(ctx, b.repoDir, func() {
+		r, err := openCounting(ctx, b.repoDir, func(string) {
 			if got.Add(1) == n {
 				cancel()
 			}
@@ -242,7 +259,7 @@ func testLayLeftovers(t *testing.T, b *bench) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var got atomic.Int64
 	total := reads(t, b)
-	r, err := openCounting(ctx, b.repoDir, func() {
+	r, err := openCounting(ctx, b.repoDir, func(string) {
 		if got.Add(1) == total {
 			cancel()
 		}
@@ -376,7 +393,7 @@ func testLayLocked(t *testing.T, b *bench) {
 	p := b.plan(t, recovery.PlanOptions{})
 	inside, tried := make(chan struct{}), make(chan struct{})
 	var once atomic.Bool
-	r, err := openCounting(t.Context(), b.repoDir, func() {
+	r, err := openCounting(t.Context(), b.repoDir, func(string) {
 		if once.CompareAndSwap(false, true) {
 			return // the header of the repository
 		}

@@ -102,16 +102,11 @@ func (l *layer) tablespace(oid string) error {
 		return nil
 	}
 	l.tablespaces = append(l.tablespaces, oid)
-	for _, dir := range []string{tablespaceDir, tablespaceDir + "/" + oid} {
-		if err := l.directory(dir, l.dirMode()); err != nil {
-			return err
-		}
-	}
-	real, err := filepath.EvalSymlinks(l.plan.TargetDir)
+	target, err := l.tablespacePlace(oid)
 	if err != nil {
 		return err
 	}
-	link, target := "pg_tblspc/"+oid, filepath.Join(real, tablespaceDir, oid)
+	link := "pg_tblspc/" + oid
 	l.name(link)
 	if have, err := l.root.Readlink(link); err == nil && have == target {
 		return nil
@@ -125,20 +120,49 @@ func (l *layer) tablespace(oid string) error {
 	return l.root.Lchown(link, l.owner.UID, l.owner.GID)
 }
 
+// tablespacePlace is where a tablespace's link shall lead.
+func (l *layer) tablespacePlace(oid string) (string, error) {
+	if pl := l.places[oid]; pl != nil {
+		return filepath.EvalSymlinks(pl.dir)
+	}
+	for _, dir := range []string{tablespaceDir, tablespaceDir + "/" + oid} {
+		if err := l.directory(dir, l.dirMode()); err != nil {
+			return "", err
+		}
+	}
+	real, err := filepath.EvalSymlinks(l.plan.TargetDir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(real, tablespaceDir, oid), nil
+}
+
+// at finds where a name lies: below the target directory, or in the place of a tablespace.
+func (l *layer) at(name string) (*os.Root, string) {
+	if rest, ok := strings.CutPrefix(name, tablespaceDir+"/"); ok {
+		oid, below, _ := strings.Cut(rest, "/")
+		if pl := l.places[oid]; pl != nil {
+			return pl.root, below
+		}
+	}
+	return l.root, name
+}
+
 // directory makes a directory, or takes the one that is there. Anything else under its name is not ours to follow.
 func (l *layer) directory(name string, mode fs.FileMode) error {
 	l.name(name)
-	info, err := l.root.Lstat(name)
+	root, name := l.at(name)
+	info, err := root.Lstat(name)
 	if err == nil && !info.IsDir() {
-		err = errors.Join(l.root.RemoveAll(name), fs.ErrNotExist)
+		err = errors.Join(root.RemoveAll(name), fs.ErrNotExist)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = l.root.Mkdir(name, 0o700)
+		err = root.Mkdir(name, 0o700)
 	}
 	if err != nil {
 		return err
 	}
-	d, err := l.root.Open(name)
+	d, err := root.Open(name)
 	if err != nil {
 		return err
 	}
@@ -151,10 +175,11 @@ func (l *layer) openFile(ctx context.Context, e repo.Entry, name string, tasks c
 	if err != nil {
 		return err
 	}
-	if err := l.makeWay(name); err != nil {
+	root, below := l.at(name)
+	if err := makeWay(root, below); err != nil {
 		return err
 	}
-	f, err := l.root.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := root.OpenFile(below, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -184,8 +209,8 @@ func (l *layer) openFile(ctx context.Context, e repo.Entry, name string, tasks c
 
 // makeWay removes what stands under a file's name and is not a file of ours: a link, symbolic or hard, would take what is
 // written elsewhere.
-func (l *layer) makeWay(name string) error {
-	info, err := l.root.Lstat(name)
+func makeWay(root *os.Root, name string) error {
+	info, err := root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -195,7 +220,7 @@ func (l *layer) makeWay(name string) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); info.Mode().IsRegular() && ok && st.Nlink == 1 {
 		return nil
 	}
-	return l.root.RemoveAll(name)
+	return root.RemoveAll(name)
 }
 
 // buffers hold what an earlier attempt left, for comparing.
@@ -240,8 +265,9 @@ func (l *layer) finish(lf *layFile) error {
 	l.mu.Lock()
 	delete(l.open, lf)
 	l.mu.Unlock()
+	root, name := l.at(lf.name)
 	return errors.Join(lf.f.Chmod(lf.entry.Mode.Perm()&0o640|0o600), give(lf.f, l.owner), lf.f.Close(),
-		l.root.Chtimes(lf.name, lf.entry.ModTime, lf.entry.ModTime))
+		root.Chtimes(name, lf.entry.ModTime, lf.entry.ModTime))
 }
 
 // track remembers a file until it is finished, so that a run that fails leaves no descriptor open.
@@ -278,16 +304,32 @@ func (l *layer) name(path string) {
 }
 
 // sweep removes everything below the target directory that is not named (R3): an earlier attempt, or somebody else,
-// left it.
+// left it. In the place of a tablespace only what PostgreSQL's directory of this major version holds is the restore's.
 func (l *layer) sweep() error {
-	return walk(l.root, ".", func(name string, d fs.DirEntry, err error) error {
+	if err := l.sweepRoot(l.root, "", func(string) bool { return true }); err != nil {
+		return err
+	}
+	for oid, pl := range l.places {
+		err := l.sweepRoot(pl.root, tablespaceDir+"/"+oid+"/", func(name string) bool {
+			top, _, _ := strings.Cut(name, "/")
+			return isVersionDir(top, l.plan.PostgresMajor)
+		})
+		if err != nil {
+			return fmt.Errorf("tablespace %s in %s: %w", oid, pl.dir, err)
+		}
+	}
+	return nil
+}
+
+func (l *layer) sweepRoot(root *os.Root, prefix string, ours func(name string) bool) error {
+	return walk(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := l.named[maphash.String(seed, name)]; ok {
+		if _, ok := l.named[maphash.String(seed, prefix+name)]; ok || !ours(name) {
 			return nil
 		}
-		if err := l.root.RemoveAll(name); err != nil {
+		if err := root.RemoveAll(name); err != nil {
 			return fmt.Errorf("remove a leftover: %w", err)
 		}
 		if d.IsDir() {

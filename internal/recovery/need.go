@@ -3,7 +3,6 @@ package recovery
 import (
 	"context"
 	"errors"
-	"os"
 
 	"lifeboat/internal/pg"
 	"lifeboat/internal/wal"
@@ -11,8 +10,8 @@ import (
 )
 
 // walkNeeded lists the needed WAL, raises settings to what it records, and refuses a tablespace that replay would
-// create on this host (R1).
-func (p *Plan) walkNeeded(ctx context.Context, path *walPath) error {
+// create on this host, unless its path was given free (R1).
+func (p *Plan) walkNeeded(ctx context.Context, path *walPath, mp *mapping) error {
 	size := uint64(path.inv.SegmentSize)
 	last := uint64(p.Stop.NeedTo-1) / size
 	p.Need = neededFiles(path, last).String()
@@ -20,11 +19,11 @@ func (p *Plan) walkNeeded(ctx context.Context, path *walPath) error {
 	p.WALBytes = p.WALSegments * int64(size)
 	return path.each(ctx, func(s stretch) (bool, error) {
 		if s.crossing != nil {
-			if err := p.consider(s.crossing); err != nil {
+			if err := p.consider(s.crossing, mp); err != nil {
 				return false, err
 			}
 		}
-		return s.number >= last, path.considerAll(ctx, &s, p.consider)
+		return s.number >= last, path.considerAll(ctx, &s, func(ev *walrecord.Event) error { return p.consider(ev, mp) })
 	})
 }
 
@@ -32,8 +31,8 @@ func (p *Plan) walkNeeded(ctx context.Context, path *walPath) error {
 func neededFiles(path *walPath, last uint64) wal.Need {
 	var need wal.Need
 	for n := path.first; n <= last; n++ {
-		name := path.name(n)
-		if i := len(need) - 1; i >= 0 && need[i].Last[:8] == name[:8] {
+		name := path.object(n)
+		if i := len(need) - 1; i >= 0 && need[i].Last[:8] == name[:8] && !path.isPartial(n) {
 			need[i].Last = name
 		} else {
 			need = append(need, wal.NeedRange{First: name, Last: name})
@@ -72,7 +71,7 @@ func (p *walPath) considerAll(ctx context.Context, s *stretch, visit func(*walre
 }
 
 // consider takes one replayed record into account.
-func (p *Plan) consider(ev *walrecord.Event) error {
+func (p *Plan) consider(ev *walrecord.Event, mp *mapping) error {
 	if ev.LSN < p.StartLSN || ev.LSN >= p.Stop.ReplayedTo {
 		return nil
 	}
@@ -85,27 +84,7 @@ func (p *Plan) consider(ev *walrecord.Event) error {
 		}
 	}
 	if ev.Tablespace != nil {
-		return refuseTablespace(ev.Tablespace)
+		return p.created(ev.Tablespace, mp)
 	}
 	return nil
-}
-
-// refuseTablespace refuses to replay a CREATE TABLESPACE. Where its path exists, replay would write there (R1); where
-// it does not, replay fails, because PostgreSQL wants to find the directory (create_tablespace_directories,
-// tablespace.c).
-func refuseTablespace(t *walrecord.TablespaceCreation) error {
-	path := t.Path
-	if t.PathRaw != nil {
-		path = string(t.PathRaw)
-	}
-	const hint = "restore from a backup that was taken after that, or to a target before it"
-	switch _, err := os.Lstat(path); {
-	case path == "": // in place: within the data directory
-		return nil
-	case errors.Is(err, os.ErrNotExist):
-		return refuse(hint, "the WAL to be replayed creates a tablespace at %s, at %v; that directory does not exist on this host, "+
-			"so PostgreSQL could not replay it", t.Path, t.LSN)
-	}
-	return refuse(hint, "the WAL to be replayed creates a tablespace at %s, at %v; that path exists on this host, "+
-		"and PostgreSQL would write there", t.Path, t.LSN)
 }

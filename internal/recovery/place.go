@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"lifeboat/internal/pg"
 	"lifeboat/internal/pginstance"
 )
 
@@ -27,6 +29,10 @@ type marker struct {
 	DrillID  string    `json:"drillId,omitempty"` // set: a drill's, to be removed
 	State    string    `json:"state"`
 	Began    time.Time `json:"began"`
+	// SystemID is the cluster that the files are of: what is half laid can be gone over by another restore in place.
+	SystemID pg.SystemID `json:"systemIdentifier,omitempty"`
+	// Tablespace is the OID of the tablespace whose place this is; "" in a data directory.
+	Tablespace string `json:"tablespace,omitempty"`
 }
 
 // The states of a directory.
@@ -40,6 +46,9 @@ func readMarker(dir string) (*marker, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(data) == 0 { // just made, for its lock
+		return nil, fmt.Errorf("read %s in %s: it is empty: %w", MarkerFile, dir, os.ErrNotExist)
+	}
 	var m marker
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, fmt.Errorf("read %s in %s: %w", MarkerFile, dir, err)
@@ -47,63 +56,75 @@ func readMarker(dir string) (*marker, error) {
 	return &m, nil
 }
 
-// checkTargetDir refuses places that a restore must not write to: anything but a missing directory, an empty one, or
-// one that a restore of this program began.
-func checkTargetDir(dir string) error {
-	if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
-		return refuse("", "the target directory %q is not an absolute path of a directory to be", dir)
-	}
-	info, err := os.Lstat(dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR):
-		return checkParent(dir)
-	case err != nil:
-		return fmt.Errorf("look at the target directory: %w", err)
-	case !info.IsDir():
-		return refuse("name the directory itself", "the target %s is not a directory", dir)
-	}
-	if err := checkSurroundings(dir); err != nil {
-		return err
+const targetDirectory = "target directory"
+
+// checkEmpty refuses places that a restore must not write to: anything but a missing directory, an empty one, or one
+// that a restore of this program began, which it tells. what names the place in messages.
+func checkEmpty(dir, what string) (marked bool, err error) {
+	info, err := lookAt(dir, what)
+	if err != nil || info == nil {
+		return false, err
 	}
 	names, err := os.ReadDir(dir)
 	if err != nil {
-		return fmt.Errorf("look at the target directory: %w", err)
+		return false, fmt.Errorf("look at the %s: %w", what, err)
 	}
 	if len(names) == 0 {
-		return nil
+		return false, nil
 	}
 	if info, err := os.Lstat(filepath.Join(dir, MarkerFile)); err == nil && info.Mode().IsRegular() {
-		return nil // a restore's: Lay compares the plan
+		return true, nil // a restore's: Lay compares the plan
 	}
-	return refuseFull(dir, names[0].Name())
+	return false, refuseFull(dir, what, names[0].Name())
 }
 
-func refuseFull(dir, name string) error {
-	return refuse("name an empty or missing directory", "the target directory %s is not empty (it holds %s)", dir, name)
+// lookAt refuses what is no directory and cannot become one, and what lies within somebody's server. The result is nil
+// if nothing is there.
+func lookAt(dir, what string) (fs.FileInfo, error) {
+	if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
+		return nil, refuse("", "the %s %q is not an absolute path of a directory to be", what, dir)
+	}
+	info, err := os.Lstat(dir)
+	switch {
+	case missing(err):
+		return nil, checkParent(dir, what)
+	case err != nil:
+		return nil, fmt.Errorf("look at the %s: %w", what, err)
+	case !info.IsDir():
+		return nil, refuse("name the directory itself", "the %s %s is not a directory", what, dir)
+	}
+	return info, checkSurroundings(dir, what)
 }
 
-func checkParent(dir string) error {
+func refuseFull(dir, what, name string) error {
+	return refuse("name an empty or missing directory", "the %s %s is not empty (it holds %s)", what, dir, name)
+}
+
+func checkParent(dir, what string) error {
 	parent := filepath.Dir(dir)
 	info, err := os.Stat(parent)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || err == nil && !info.IsDir() {
-		return refuse("create it, or name another place", "%s, which shall hold the target directory, is not a directory", parent)
+	if missing(err) || err == nil && !info.IsDir() {
+		return refuse("create it, or name another place", "%s, which shall hold the %s, is not a directory", parent, what)
 	}
 	if err != nil {
-		return fmt.Errorf("look at the target directory: %w", err)
+		return fmt.Errorf("look at the %s: %w", what, err)
 	}
-	return checkSurroundings(dir)
+	return checkSurroundings(dir, what)
 }
 
 // checkSurroundings refuses a place within somebody's data directory or tablespace: its server would take what is laid
 // there for its own, in backups and checks, or remove it (R1).
-func checkSurroundings(dir string) error {
+func checkSurroundings(dir, what string) error {
 	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
 	if err != nil {
-		return fmt.Errorf("look at the target directory: %w", err)
+		return fmt.Errorf("look at the %s: %w", what, err)
 	}
 	for ; parent != "/"; parent = filepath.Dir(parent) {
 		if _, err := os.Lstat(filepath.Join(parent, "PG_VERSION")); err == nil {
-			return refuse("name a place outside of it", "the target directory %s lies within %s, which is a PostgreSQL data directory", dir, parent)
+			return refuse("name a place outside of it", "the %s %s lies within %s, which is a PostgreSQL data directory", what, dir, parent)
+		}
+		if holdsTablespace(parent) {
+			return refuse("name a place outside of it", "the %s %s lies within %s, which is a PostgreSQL tablespace", what, dir, parent)
 		}
 	}
 	return nil
@@ -124,8 +145,21 @@ type place struct {
 const lockPatience = 10 * time.Second
 
 // take takes the directory for a plan. Of a directory that turns out to be somebody else's nothing is changed.
-func take(ctx context.Context, p *Plan, drillID string, owner pginstance.Owner) (*place, error) {
-	if err := checkTargetDir(p.TargetDir); err != nil {
+func take(ctx context.Context, p *Plan, opts LayOptions, owner pginstance.Owner) (*place, error) {
+	lv, err := inspect(p.TargetDir, p.Delta)
+	if err != nil {
+		return nil, err
+	}
+	if err := lv.check(p); err != nil {
+		return nil, err
+	}
+	if err := lv.checkOwner(p, owner); err != nil {
+		return nil, err
+	}
+	if err := lv.refuseLoss(ctx, opts.Repo, p); err != nil {
+		return nil, err
+	}
+	if err := p.checkPlaces(); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(p.TargetDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -135,7 +169,12 @@ func take(ctx context.Context, p *Plan, drillID string, owner pginstance.Owner) 
 	if err != nil {
 		return nil, err
 	}
-	if err := pl.claim(p, drillID, owner); err != nil {
+	if lv != nil {
+		err = pl.claimLive(p)
+	} else {
+		err = pl.claim(p, opts.DrillID, owner)
+	}
+	if err != nil {
 		pl.release()
 		return nil, err
 	}
@@ -154,30 +193,47 @@ func (pl *place) claim(p *Plan, drillID string, owner pginstance.Owner) error {
 	case err == nil && have.PlanHash != "":
 		return refuse("name another directory, or remove this one",
 			"the target directory %s holds another restore: of %s, backup %s, plan %.12s", p.TargetDir, have.Cluster, have.BackupID, have.PlanHash)
-	default: // a new marker, or what is left of one: then nothing else can be there
-		names, err := os.ReadDir(p.TargetDir)
-		if err != nil {
-			return fmt.Errorf("look at the target directory: %w", err)
-		}
-		for _, n := range names {
-			if n.Name() != MarkerFile {
-				return refuseFull(p.TargetDir, n.Name())
-			}
-		}
-		pl.mark = marker{PlanHash: p.Hash, Cluster: p.Cluster, BackupID: p.BackupID, DrillID: drillID, State: stateLaying, Began: time.Now().UTC()}
-		if err := errors.Join(pl.write(), give(pl.lock, owner), syncIn(pl.root, ".")); err != nil {
+	default:
+		if err := pl.begin(p.newMarker(drillID), targetDirectory, owner); err != nil {
 			return err
 		}
 	}
 	if pl.mark.State == stateLaid {
 		return nil
 	}
+	return pl.prepare(targetDirectory, owner)
+}
+
+func (p *Plan) newMarker(drillID string) marker {
+	return marker{
+		PlanHash: p.Hash, Cluster: p.Cluster, BackupID: p.BackupID, DrillID: drillID, State: stateLaying,
+		Began: time.Now().UTC(), SystemID: p.SystemID,
+	}
+}
+
+// begin writes a new marker, perhaps over what is left of one: then nothing else can be there.
+func (pl *place) begin(m marker, what string, owner pginstance.Owner) error {
+	names, err := os.ReadDir(pl.dir)
+	if err != nil {
+		return fmt.Errorf("look at the %s: %w", what, err)
+	}
+	for _, n := range names {
+		if n.Name() != MarkerFile {
+			return refuseFull(pl.dir, what, n.Name())
+		}
+	}
+	pl.mark = m
+	return errors.Join(pl.write(), give(pl.lock, owner), syncIn(pl.root, "."))
+}
+
+// prepare gives the directory itself the mode and the owner that PostgreSQL asks for.
+func (pl *place) prepare(what string, owner pginstance.Owner) error {
 	top, err := pl.root.Open(".")
 	if err != nil {
-		return fmt.Errorf("prepare the target directory: %w", err)
+		return fmt.Errorf("prepare the %s: %w", what, err)
 	}
 	if err := errors.Join(top.Chmod(0o700), give(top, owner), top.Close()); err != nil {
-		return fmt.Errorf("prepare the target directory: %w", err)
+		return fmt.Errorf("prepare the %s: %w", what, err)
 	}
 	return nil
 }

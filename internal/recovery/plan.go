@@ -55,6 +55,15 @@ type Plan struct {
 
 	// Settings that the server needs at least as high as the source had them (R4).
 	Settings map[string]int32 `json:"settings"`
+	// Tablespaces that are not laid below the target directory, by OID.
+	Tablespaces []Tablespace `json:"tablespaces,omitempty"`
+	// InPlaceTablespaces: the WAL creates tablespaces within the data directory (allow_in_place_tablespaces).
+	InPlaceTablespaces bool `json:"inPlaceTablespaces,omitempty"`
+	// Delta restores into the data directory of a stopped server of the same system identifier (R1, R3), and DiscardWAL
+	// gives up what its pg_wal has and the repository has not (R20).
+	Delta      bool `json:"delta,omitempty"`
+	DiscardWAL bool `json:"discardWal,omitempty"`
+
 	// Warnings are for the person who reads the plan.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -70,6 +79,10 @@ type PlanOptions struct {
 	// Timeline is the branch to follow; 0 is the one that the protected cluster is on.
 	Timeline pg.Timeline
 	Action   Action
+	// Tablespaces to lay elsewhere than below the target directory.
+	Tablespaces []TablespaceMap
+	// Delta and DiscardWAL are those of Plan.
+	Delta, DiscardWAL bool
 }
 
 // MakePlan plans a restore. It reads the repository and looks at the target directory, and changes nothing. A target
@@ -85,7 +98,8 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	if opts.TargetDir != "" {
 		opts.TargetDir = filepath.Clean(opts.TargetDir)
 	}
-	if err := checkTargetDir(opts.TargetDir); err != nil {
+	lv, err := inspect(opts.TargetDir, opts.Delta)
+	if err != nil {
 		return nil, err
 	}
 	manifests, damage, err := candidates(ctx, opts)
@@ -113,11 +127,16 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := fill(ctx, opts, g, m, path, stop)
-	if err == nil {
-		p.warn(damage)
+	p, err := fill(ctx, opts, g, m, path, stop, lv)
+	if err != nil {
+		return nil, err
 	}
-	return p, err
+	if err := lv.refuseLoss(ctx, opts.Repo, p); err != nil {
+		return nil, err
+	}
+	p.warn(damage)
+	p.Hash = p.hash()
+	return p, nil
 }
 
 // candidates are the backups to consider, oldest first; there is at least one.
@@ -151,6 +170,9 @@ func choose(ctx context.Context, r *repo.Repository, manifests []*repo.Manifest,
 		m := manifests[i]
 		why := ""
 		path := newWALPath(r, inv, h, m.StartLSN, cache)
+		if err := path.measure(ctx); err != nil {
+			return nil, nil, nil, err
+		}
 		switch {
 		case !h.Contains(m.Timeline, m.StopLSN):
 			why = fmt.Sprintf("it is on timeline %d at %v, which is not on the way to timeline %d", m.Timeline, m.StopLSN, h.Timeline)
@@ -239,12 +261,12 @@ func explain(ctx context.Context, p *walPath, g goal, m *repo.Manifest, stop *St
 }
 
 // fill completes a plan: what is needed, what to lay, what to refuse.
-func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path *walPath, stop *Stop) (*Plan, error) {
+func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path *walPath, stop *Stop, lv *live) (*Plan, error) {
 	p := &Plan{
 		Format: 1, Cluster: opts.Cluster, Repository: opts.Repo.String(), TargetDir: opts.TargetDir,
 		BackupID: m.BackupID, BackupFinishedAt: m.FinishedAt, SystemID: m.SystemID, PostgresMajor: m.PostgresMajor,
 		Superuser: m.Superuser, StartLSN: m.StartLSN, StopLSN: m.StopLSN, Target: g.Target, Timeline: path.history.Timeline,
-		Action: opts.Action, Stop: *stop, Frontier: path.frontier, Files: m.Table.Files, Bytes: m.SourceBytes,
+		Action: opts.Action, Delta: opts.Delta, DiscardWAL: opts.DiscardWAL, Stop: *stop, Frontier: path.frontier, Files: m.Table.Files, Bytes: m.SourceBytes,
 		Settings: map[string]int32{
 			"max_connections": m.MaxConnections, "max_worker_processes": m.MaxWorkerProcesses, "max_wal_senders": m.MaxWALSenders,
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
@@ -257,10 +279,23 @@ func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path 
 		p.Warnings = append(p.Warnings, fmt.Sprintf("WAL segment %s is missing from the archive, though later ones are there: "+
 			"from this backup nothing behind it can be restored", p.Gap))
 	}
-	if err := p.walkNeeded(ctx, path); err != nil {
+	if err := lv.check(p); err != nil {
 		return nil, err
 	}
-	p.Hash = p.hash()
+	mp, err := p.mapTablespaces(m, opts.Tablespaces, lv)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.walkNeeded(ctx, path, mp); err != nil {
+		return nil, err
+	}
+	if err := mp.finish(); err != nil {
+		return nil, err
+	}
+	if err := p.checkPlaces(); err != nil {
+		return nil, err
+	}
+	p.Warnings = append(p.Warnings, lv.warnings(p)...)
 	return p, nil
 }
 
@@ -293,6 +328,19 @@ func (p *Plan) Summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "restore %s to %s, from backup %s (finished %s)\n", p.Cluster, p.Target, p.BackupID, p.BackupFinishedAt.Format(time.RFC3339))
 	fmt.Fprintf(&b, "into %s: %d entries, %d bytes\n", p.TargetDir, p.Files, p.Bytes)
+	if p.Delta {
+		b.WriteString("in place: what is there and right is kept, everything else in it is replaced or deleted\n")
+	}
+	for _, t := range p.Tablespaces {
+		how := ""
+		switch {
+		case t.InPlace:
+			how = ", in place"
+		case t.Replayed:
+			how = ", created by replay"
+		}
+		fmt.Fprintf(&b, "tablespace %d, of %s, into %s%s\n", t.OID, t.Source, t.Place, how)
+	}
 	fmt.Fprintf(&b, "replay %d WAL segments (%d bytes) on timeline %d, from %v to %v, then %s\n",
 		p.WALSegments, p.WALBytes, p.Timeline, p.StartLSN, p.Stop.ReplayedTo, p.Action)
 	if t := p.Stop.LastCommit; t != nil {

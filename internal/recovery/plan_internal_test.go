@@ -340,7 +340,7 @@ func TestConsider_TablespacesAndSettingsOfReplayedRecordsOnly(t *testing.T) {
 		{"not UTF-8", &walrecord.Event{LSN: 0x4000000, Tablespace: &walrecord.TablespaceCreation{Path: "?", PathRaw: []byte(here)}}, "exists on this host"},
 	}
 	for _, tt := range tests {
-		err := samplePlan().consider(tt.ev)
+		err := samplePlan().consider(tt.ev, &mapping{})
 		var refused *RefusedError
 		if tt.want == "" && err != nil || tt.want != "" && (!errors.As(err, &refused) || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v", tt.name, err)
@@ -348,7 +348,7 @@ func TestConsider_TablespacesAndSettingsOfReplayedRecordsOnly(t *testing.T) {
 	}
 	p := samplePlan()
 	for lsn, n := range map[pg.LSN]int32{0x3000000: 900, 0x4000000: 300, 0x4000100: 200, 0x5000100: 800} {
-		if err := p.consider(&walrecord.Event{LSN: lsn, ParameterChange: &walrecord.ParameterChange{MaxConnections: n}}); err != nil {
+		if err := p.consider(&walrecord.Event{LSN: lsn, ParameterChange: &walrecord.ParameterChange{MaxConnections: n}}, &mapping{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -101,6 +101,15 @@ func wasPromoted(p *Plan) bool {
 	return WasStarted(p) && errors.Is(err, os.ErrNotExist)
 }
 
+// ChangedFiles is ChangedFiles for a plan that has places of its own for tablespaces: in each stands a marker.
+func (p *Plan) ChangedFiles() []string {
+	names := ChangedFiles()
+	for i := range p.Tablespaces {
+		names = append(names, "pg_tblspc/"+p.Tablespaces[i].oid()+"/"+MarkerFile)
+	}
+	return names
+}
+
 // ChangedFiles names the files and directories of a laid directory that are not as in the backup: what pg_verifybackup
 // must ignore. Tablespaces are verified all the same, through the links in pg_tblspc.
 func ChangedFiles() []string {

@@ -43,5 +43,4 @@ func (p *Plan) warn(damage error) {
 		return
 	}
 	p.Warnings = append(p.Warnings, "backups that cannot be used were passed over: "+strings.ReplaceAll(damage.Error(), "\n", "; "))
-	p.Hash = p.hash()
 }

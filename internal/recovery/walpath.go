@@ -22,7 +22,9 @@ type walPath struct {
 	first    uint64        // segment number of the backup's start
 	end      uint64        // first segment number that is not on the path
 	frontier pg.LSN
-	cache    map[string]*walrecord.Facts // shared between candidates
+	// partial: the path's last segment is one of which only a part is there, up to where its server crashed (R16, R20).
+	partial bool
+	cache   map[string]*walrecord.Facts // shared between candidates
 }
 
 // maxCachedFacts bounds the memory of a plan: facts take up to some 20 KiB each.
@@ -38,8 +40,35 @@ func newWALPath(r *repo.Repository, inv *wal.Inventory, h pg.History, from pg.LS
 		}
 		p.end = last + 1
 	}
+	if n, ok := inv.Timeline(h.Timeline).PartialEnd(); ok && n == p.end && n >= uint64(p.line[len(p.line)-1].Begin)/uint64(inv.SegmentSize) {
+		p.end, p.partial = n+1, true
+	}
 	p.frontier = pg.LSN(p.end * uint64(inv.SegmentSize))
 	return p
+}
+
+// measure sets the frontier to where WAL ends within a last segment that is not whole.
+func (p *walPath) measure(ctx context.Context) error {
+	if !p.partial {
+		return nil
+	}
+	f, err := p.facts(ctx, p.end-1)
+	if err != nil {
+		return err
+	}
+	p.frontier = max(f.LastRecordEnd, pg.LSN((p.end-1)*uint64(p.inv.SegmentSize)))
+	return nil
+}
+
+// isPartial tells whether of segment n only a part is there.
+func (p *walPath) isPartial(n uint64) bool { return p.partial && n+1 == p.end }
+
+// object is the name of segment n in the repository.
+func (p *walPath) object(n uint64) string {
+	if p.isPartial(n) {
+		return p.name(n) + ".partial"
+	}
+	return p.name(n)
 }
 
 // follow finds how far the path goes on from segment n in files of the timeline that has it.
@@ -66,6 +95,9 @@ func (p *walPath) follow(n uint64) (last uint64, ok bool) {
 // timeline was left: its owner went on writing to it, the heir's own file is not in the repository, and PostgreSQL
 // would replay what never was part of this history.
 func (p *walPath) file(n uint64) (pg.Segment, bool) {
+	if p.isPartial(n) {
+		return pg.Segment{Timeline: p.history.Timeline, Number: n}, true
+	}
 	size := uint64(p.inv.SegmentSize)
 	for i := len(p.line) - 1; i >= 0; i-- {
 		a := p.line[i]
@@ -81,7 +113,7 @@ func (p *walPath) file(n uint64) (pg.Segment, bool) {
 
 // missing is the name of the segment that ends the path.
 func (p *walPath) missing() string {
-	return pg.Segment{Timeline: p.history.TimelineAt(p.frontier), Number: p.end}.Name(p.inv.SegmentSize)
+	return pg.Segment{Timeline: p.history.TimelineAt(pg.LSN(p.end * uint64(p.inv.SegmentSize))), Number: p.end}.Name(p.inv.SegmentSize)
 }
 
 // gap tells whether the path ends though the history has segments behind its end.
@@ -109,7 +141,7 @@ func (p *walPath) name(n uint64) string {
 }
 
 func (p *walPath) facts(ctx context.Context, n uint64) (*walrecord.Facts, error) {
-	name := p.name(n)
+	name := p.object(n)
 	if f, ok := p.cache[name]; ok {
 		return f, nil
 	}
@@ -152,6 +184,8 @@ func (p *walPath) each(ctx context.Context, visit func(s stretch) (enough bool, 
 			switch {
 			case err == nil:
 				s.crossing = &ev
+			case p.isPartial(n):
+				return nil // the record had not been written to its end: WAL ends before it
 			case !errors.Is(err, walrecord.ErrOverwritten):
 				return refuse("run `lifeboat verify` on the archive", "WAL segment %s does not continue the one before it: %v", p.name(n), err)
 			}
@@ -227,7 +261,7 @@ func (p *walPath) open(ctx context.Context, n uint64) (pg.Timeline, io.ReadClose
 		return 0, nil, walrecord.ErrNoSegment
 	}
 	seg, _ := p.file(n)
-	w, err := p.repo.OpenWAL(ctx, p.inv.Cluster, seg.Name(p.inv.SegmentSize))
+	w, err := p.repo.OpenWAL(ctx, p.inv.Cluster, p.object(n))
 	if err != nil {
 		return 0, nil, err
 	}

@@ -19,7 +19,8 @@ import (
 var ErrAbsent = errors.New("not in the repository")
 
 // Need lists the segment files that a recovery cannot do without, as ranges of names: for these "absent" is never an
-// answer. The text form is FIRST..LAST,FIRST..LAST; segments of one range share timeline and size.
+// answer. The text form is FIRST..LAST,FIRST..LAST; segments of one range share timeline and size. A segment of which
+// only the beginning is needed, because its server crashed there, is a range of its own, NAME.partial..NAME.partial.
 type Need []NeedRange
 
 // NeedRange is one range of names, both ends included.
@@ -35,7 +36,8 @@ func ParseNeed(s string) (Need, error) {
 		first, last, ok := strings.Cut(part, "..")
 		a, errA := pg.ParseWALFileName(first)
 		b, errB := pg.ParseWALFileName(last)
-		if !ok || errA != nil || errB != nil || a.Kind != pg.WALSegment || b.Kind != pg.WALSegment || a.Timeline != b.Timeline || first > last {
+		kinds := a.Kind == pg.WALSegment && b.Kind == pg.WALSegment || a.Kind == pg.WALPartial && first == last
+		if !ok || errA != nil || errB != nil || !kinds || a.Timeline != b.Timeline || first > last {
 			return nil, fmt.Errorf("needed segments %q: write FIRST..LAST of one timeline, joined by commas", part)
 		}
 		need = append(need, NeedRange{first, last})
@@ -123,21 +125,22 @@ func fetchOnce(ctx context.Context, opts FetchOptions, f pg.WALFile, alive func(
 	if !errors.Is(err, repo.ErrNotFound) {
 		return err
 	}
-	switch {
-	case f.Kind != pg.WALSegment:
+	if f.Kind != pg.WALSegment {
 		return ErrAbsent
-	case opts.Need.Has(opts.Name):
-		return fmt.Errorf("the restore needs this segment and the repository does not have it: %w", err)
 	}
-	inv, err := List(ctx, opts.Repo, opts.Cluster)
-	if err != nil {
-		return err
+	inv, ierr := List(ctx, opts.Repo, opts.Cluster)
+	if ierr != nil {
+		return ierr
 	}
 	seg, err := f.Segment(inv.SegmentSize)
 	if err != nil {
 		return err
 	}
 	t := inv.Timeline(seg.Timeline)
+	part, _ := t.PartialEnd()
+	if opts.Need.Has(opts.Name) || opts.Need.Has(opts.Name+partialSuffix) && part != seg.Number {
+		return fmt.Errorf("the restore needs this segment and the repository does not have it: %w", err)
+	}
 	if t == nil || !inv.begun(seg) {
 		return ErrAbsent // the timeline has no WAL here, or none here yet: an ancestor has it
 	}
@@ -149,7 +152,7 @@ func fetchOnce(ctx context.Context, opts FetchOptions, f pg.WALFile, alive func(
 		return fmt.Errorf("it is missing below the newest segment of its timeline, %s: there is a gap in the archive",
 			pg.Segment{Timeline: seg.Timeline, Number: newest}.Name(inv.SegmentSize))
 	case seg.Number == newest: // and it is not whole
-		return copyOut(ctx, opts, opts.Name+".partial", int64(inv.SegmentSize), alive)
+		return copyOut(ctx, opts, opts.Name+partialSuffix, int64(inv.SegmentSize), alive)
 	}
 	return ErrAbsent
 }

@@ -21,14 +21,14 @@ const size1 = pg.SegmentSize(mib)
 // seg names a segment of 1 MiB.
 func seg(tli pg.Timeline, n uint64) string { return pg.Segment{Timeline: tli, Number: n}.Name(size1) }
 
-// fetch asks for a file with little patience, into a new directory, and checks that Dest is whole or not there and
+// fetch asks for a file with some patience, into a new directory, and checks that Dest is whole or not there and
 // that nothing else is left.
 func (d *depot) fetch(t testing.TB, name string, need wal.Need) ([]byte, error) {
 	t.Helper()
 	dir := t.TempDir()
 	dest := filepath.Join(dir, "RECOVERYXLOG")
 	err := wal.Fetch(t.Context(), wal.FetchOptions{
-		Repo: d.Repository, Cluster: "c1", Name: name, Dest: dest, Need: need, Patience: 150 * time.Millisecond,
+		Repo: d.Repository, Cluster: "c1", Name: name, Dest: dest, Need: need, Patience: 600 * time.Millisecond,
 	})
 	entries, rerr := os.ReadDir(dir)
 	if rerr != nil {
@@ -130,6 +130,12 @@ func TestFetch_NeverEndsARecoveryEarly(t *testing.T) {
 		{"partial, the last of its timeline", seg(1, 7), nil, nil, served + " zero-filled"},
 		{"partial, the only one of its timeline", seg(4, 9), nil, nil, served + " zero-filled"},
 		{"partial, but needed whole", seg(1, 7), must(seg(1, 7)), nil, stop},
+		{"partial, needed as far as it goes", seg(1, 7), must(seg(1, 7) + ".partial"), nil, served + " zero-filled"},
+		{
+			"partial, needed as far as it goes, and whole by now", seg(1, 7), must(seg(1, 7) + ".partial"),
+			func(t *testing.T, d *depot) { d.put(t, whole, seg(1, 7)) }, served,
+		},
+		{"partial, needed and gone", seg(1, 8), must(seg(1, 8) + ".partial"), nil, stop},
 		{"partial, damaged", seg(1, 7), nil, func(t *testing.T, d *depot) { d.spoil(t, seg(1, 7)) }, stop},
 		{"partial, and a later segment is whole", seg(1, 7), nil, func(t *testing.T, d *depot) { d.put(t, whole, seg(1, 8)) }, stop},
 		{"missing before a partial", seg(1, 7), nil, func(t *testing.T, d *depot) { d.put(t, short, seg(1, 8)+".partial") }, stop},

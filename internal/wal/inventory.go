@@ -135,6 +135,17 @@ func (t *Timeline) newest() (uint64, bool) {
 	return n, t.HasPartial || len(t.Runs) > 0
 }
 
+const partialSuffix = ".partial"
+
+// PartialEnd is the number of the segment with which the timeline ends, if only a part of it is there: what a server left
+// behind that crashed, or that was left. Only as the last of its timeline is a partial of use (R16). t may be nil.
+func (t *Timeline) PartialEnd() (uint64, bool) {
+	if t == nil || !t.HasPartial || len(t.Runs) > 0 && t.Runs[len(t.Runs)-1].Last >= t.Partial {
+		return 0, false
+	}
+	return t.Partial, true
+}
+
 // maxHistory bounds a timeline history file in bytes: a line is some 60, and timelines are few.
 const maxHistory = 1 << 20
 

@@ -21,7 +21,10 @@ type PushOptions struct {
 	Cluster string
 	// Path is the file in pg_wal, as archive_command's %p gives it; relative paths are relative to the data directory,
 	// which PostgreSQL makes the working directory.
-	Path        string
+	Path string
+	// Data, if not nil, is archived under Path's name, and no file is read: of a crashed server's last segment only what
+	// is before the end of its WAL counts (R20).
+	Data        []byte
 	Compression repo.Compression
 }
 
@@ -42,9 +45,11 @@ func Push(ctx context.Context, opts PushOptions) (PushResult, error) {
 	if err != nil {
 		return res, fmt.Errorf("archive %s: %w", opts.Path, err)
 	}
-	data, err := readWALFile(opts.Path)
-	if err != nil {
-		return res, fmt.Errorf("archive %s: %w", name, err)
+	data := opts.Data
+	if data == nil {
+		if data, err = readWALFile(opts.Path); err != nil {
+			return res, fmt.Errorf("archive %s: %w", name, err)
+		}
 	}
 	res.PlainBytes = int64(len(data))
 	head := repo.WALHeader{Name: name}
