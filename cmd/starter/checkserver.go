@@ -10,6 +10,7 @@ import (
 
 	"lifeboat/activities"
 	"lifeboat/dbcore"
+	"lifeboat/internal/basebackup"
 	"lifeboat/internal/blob"
 	"lifeboat/internal/pg"
 	"lifeboat/internal/pginstance"
@@ -155,17 +156,18 @@ func (k *checker) archiving(s *serverState, rpo time.Duration) {
 		return
 	}
 	k.ok("archive_mode", "%s", s.ArchiveMode)
+	shown := basebackup.WithoutSecrets(s.ArchiveCommand)
 	switch {
 	case s.ArchiveLibrary != "":
 		k.add("archive_command", outcomeWarning, "set archive_library = '' and "+push, "archive_library is %s: the server does not call archive_command", s.ArchiveLibrary)
 	case s.ArchiveCommand == "":
 		k.add("archive_command", outcomeFail, push, "archive_command is empty: no WAL reaches the repository")
 	case strings.Contains(s.ArchiveCommand, "wal-push") && strings.Contains(s.ArchiveCommand, k.cluster):
-		k.ok("archive_command", "%s", s.ArchiveCommand)
+		k.ok("archive_command", "%s", shown)
 	case strings.Contains(s.ArchiveCommand, "wal-push"):
-		k.add("archive_command", outcomeWarning, push, "archive_command does not name cluster %s: %s", k.cluster, s.ArchiveCommand)
+		k.add("archive_command", outcomeWarning, push, "archive_command does not name cluster %s: %s", k.cluster, shown)
 	default:
-		k.add("archive_command", outcomeWarning, push, "archive_command does not call lifeboat wal-push: %q", s.ArchiveCommand)
+		k.add("archive_command", outcomeWarning, push, "archive_command does not call lifeboat wal-push: %q", shown)
 	}
 	timeout := time.Duration(s.ArchiveTimeout) * time.Second
 	half := rpo / 2

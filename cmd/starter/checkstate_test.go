@@ -63,7 +63,10 @@ func TestCheck_ServerState(t *testing.T) {
 		defer p.Set(t, map[string]string{"archive_command": was})
 		p.Set(t, map[string]string{"archive_command": ""})
 		is(t, limited.findings(t, 3), "archive_command", outcomeFail, "is empty", "lifeboat wal-push %p --cluster orders")
-		p.Set(t, map[string]string{"archive_command": "cp %p /dev/null"})
+		p.Set(t, map[string]string{"archive_command": "PGPASSWORD=battery cp %p /dev/null"})
+		if out := limited.run(t, "check", "orders", "--local").must(t, 0).stdout; strings.Contains(out, "battery") {
+			t.Errorf("check tells a password: %s", out)
+		}
 		is(t, limited.findings(t, 0), "archive_command", outcomeWarning, "cp %p", "lifeboat wal-push %p --cluster orders")
 		p.Set(t, map[string]string{"archive_command": was + " --other"})
 		is(t, limited.findings(t, 0), "archive_command", outcomeOK, "", "")
