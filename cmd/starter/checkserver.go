@@ -10,6 +10,7 @@ import (
 
 	"lifeboat/activities"
 	"lifeboat/dbcore"
+	"lifeboat/internal/basebackup"
 	"lifeboat/internal/blob"
 	"lifeboat/internal/pg"
 	"lifeboat/internal/pginstance"
@@ -65,6 +66,7 @@ type serverState struct {
 	WALLevel       string   `db:"wal_level"`
 	ArchiveMode    string   `db:"archive_mode"`
 	ArchiveCommand string   `db:"archive_command"`
+	ArchiveLibrary string   `db:"archive_library"`
 	ArchiveTimeout int64    `db:"archive_timeout"`
 	Checksums      bool     `db:"checksums"`
 	FSync          bool     `db:"fsync"`
@@ -97,6 +99,7 @@ const serverQuery = `
 	select current_setting('server_version_num')::int as version_num, current_setting('server_version') as version,
 	       pg_is_in_recovery() as in_recovery, current_setting('wal_level') as wal_level,
 	       current_setting('archive_mode') as archive_mode, current_setting('archive_command') as archive_command,
+	       coalesce(current_setting('archive_library', true), '') as archive_library,
 	       (select setting::bigint from pg_settings where name = 'archive_timeout') as archive_timeout,
 	       current_setting('data_checksums')::bool as checksums, current_setting('fsync')::bool as fsync,
 	       current_setting('full_page_writes')::bool as full_page_writes,
@@ -153,13 +156,18 @@ func (k *checker) archiving(s *serverState, rpo time.Duration) {
 		return
 	}
 	k.ok("archive_mode", "%s", s.ArchiveMode)
+	shown := basebackup.WithoutSecrets(s.ArchiveCommand)
 	switch {
+	case s.ArchiveLibrary != "":
+		k.add("archive_command", outcomeWarning, "set archive_library = '' and "+push, "archive_library is %s: the server does not call archive_command", s.ArchiveLibrary)
+	case s.ArchiveCommand == "":
+		k.add("archive_command", outcomeFail, push, "archive_command is empty: no WAL reaches the repository")
 	case strings.Contains(s.ArchiveCommand, "wal-push") && strings.Contains(s.ArchiveCommand, k.cluster):
-		k.ok("archive_command", "%s", s.ArchiveCommand)
+		k.ok("archive_command", "%s", shown)
 	case strings.Contains(s.ArchiveCommand, "wal-push"):
-		k.add("archive_command", outcomeWarning, push, "archive_command does not name cluster %s: %s", k.cluster, s.ArchiveCommand)
+		k.add("archive_command", outcomeWarning, push, "archive_command does not name cluster %s: %s", k.cluster, shown)
 	default:
-		k.add("archive_command", outcomeWarning, push, "archive_command does not call lifeboat wal-push: %q", s.ArchiveCommand)
+		k.add("archive_command", outcomeWarning, push, "archive_command does not call lifeboat wal-push: %q", shown)
 	}
 	timeout := time.Duration(s.ArchiveTimeout) * time.Second
 	half := rpo / 2

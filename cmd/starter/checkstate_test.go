@@ -58,6 +58,19 @@ func TestCheck_ServerState(t *testing.T) {
 		defer p.Set(t, map[string]string{"full_page_writes": "on"})
 		is(t, limited.findings(t, 3), "full_page_writes", outcomeFail, "is off", "set full_page_writes = on")
 	})
+	t.Run("archive_command that pushes nothing", func(t *testing.T) {
+		was := p.SQL(t, "show archive_command")
+		defer p.Set(t, map[string]string{"archive_command": was})
+		p.Set(t, map[string]string{"archive_command": ""})
+		is(t, limited.findings(t, 3), "archive_command", outcomeFail, "is empty", "lifeboat wal-push %p --cluster orders")
+		p.Set(t, map[string]string{"archive_command": "PGPASSWORD=battery cp %p /dev/null"})
+		if out := limited.run(t, "check", "orders", "--local").must(t, 0).stdout; strings.Contains(out, "battery") {
+			t.Errorf("check tells a password: %s", out)
+		}
+		is(t, limited.findings(t, 0), "archive_command", outcomeWarning, "cp %p", "lifeboat wal-push %p --cluster orders")
+		p.Set(t, map[string]string{"archive_command": was + " --other"})
+		is(t, limited.findings(t, 0), "archive_command", outcomeOK, "", "")
+	})
 	t.Run("work directory that cannot be", func(t *testing.T) {
 		file := filepath.Join(filepath.Dir(p.program), "work")
 		if err := os.WriteFile(file, nil, 0o644); err != nil {

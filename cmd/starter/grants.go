@@ -63,7 +63,7 @@ func grantsOf(role string) []grant {
 			mayExecute("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)"), outcomeFail,
 		},
 		{
-			"server files", "backups hold the configuration files, and read doubtful pages a second time", basebackup.ConfigurationGrants(role),
+			"server files", "backups hold the configuration files, and read doubtful pages a second time. It lets the role read every file that the server can; backups do without", basebackup.ConfigurationGrants(role),
 			"pg_has_role('pg_read_all_settings', 'usage') and pg_has_role('pg_read_server_files', 'usage') and " +
 				mayExecute("pg_read_binary_file(text, bigint, bigint, boolean)", "pg_ls_dir(text, boolean, boolean)"), outcomeWarning,
 		},

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"golang.org/x/sys/unix"
 
 	"lifeboat/internal/contract"
 )
@@ -22,22 +24,83 @@ const (
 	barWidth = 24
 )
 
+// bottomLine keeps a bar at the bottom of a terminal, below all that is written meanwhile. As a Writer it takes whole
+// lines, such as those of a log. The zero value, with out, has no bar. It may be used from any goroutine.
+type bottomLine struct {
+	out  io.Writer
+	mu   sync.Mutex
+	text string
+}
+
+const clearLine = "\r\x1b[K"
+
+func (b *bottomLine) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.text == "" {
+		return b.out.Write(p)
+	}
+	fmt.Fprint(b.out, clearLine)
+	n, err := b.out.Write(p)
+	fmt.Fprint(b.out, b.text)
+	return n, err
+}
+
+// draw replaces the bar.
+func (b *bottomLine) draw(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text = fit(text, columns(b.out))
+	fmt.Fprint(b.out, clearLine+b.text)
+}
+
+// end leaves the bar behind.
+func (b *bottomLine) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.text != "" {
+		fmt.Fprintln(b.out)
+		b.text = ""
+	}
+}
+
+// fit cuts text to the columns of a terminal (0: unknown): of a line that wraps only the last part would be cleared.
+func fit(text string, columns int) string {
+	if r := []rune(text); columns > 0 && len(r) >= columns {
+		return string(r[:columns-1])
+	}
+	return text
+}
+
+// columns is the width of the terminal that w is, 0 if it does not say.
+func columns(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
+}
+
 // meter shows progress: a bar on a terminal, a line now and then elsewhere. The nil meter shows nothing.
 type meter struct {
-	mu       sync.Mutex
-	out      io.Writer
+	bottom   *bottomLine
 	terminal bool
-	phase    string
-	line     string
-	at       time.Time
-	drawn    bool
+
+	mu    sync.Mutex
+	phase string
+	line  string
+	at    time.Time
 }
 
 func (a *app) newMeter() *meter {
 	if a.quiet || a.json {
 		return nil
 	}
-	return &meter{out: a.stderr, terminal: a.isTerminal(a.stderr)}
+	return &meter{bottom: a.bottom, terminal: a.isTerminal(a.stderr)}
 }
 
 // show may be called from any goroutine.
@@ -52,26 +115,20 @@ func (m *meter) show(p contract.Progress) {
 		return
 	}
 	if m.terminal {
-		fmt.Fprintf(m.out, "\r\x1b[K%s%s", bar(p), line)
-		m.drawn, m.line = true, line
+		m.bottom.draw(bar(p) + line)
+		m.line = line
 		return
 	}
 	if p.Phase != m.phase || time.Since(m.at) >= lineEvery {
-		fmt.Fprintln(m.out, line)
+		fmt.Fprintln(m.bottom, line)
 		m.phase, m.line, m.at = p.Phase, line, time.Now()
 	}
 }
 
 // end leaves the bar behind.
 func (m *meter) end() {
-	if m == nil {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.drawn {
-		fmt.Fprintln(m.out)
-		m.drawn = false
+	if m != nil {
+		m.bottom.end()
 	}
 }
 

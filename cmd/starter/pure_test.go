@@ -177,7 +177,7 @@ func TestMeter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			m := &meter{out: &out, terminal: tt.terminal}
+			m := &meter{bottom: &bottomLine{out: &out}, terminal: tt.terminal}
 			for _, p := range reports {
 				m.show(p)
 				m.show(p)

@@ -28,6 +28,9 @@ type app struct {
 	configPath, repository, identity string
 	json, quiet, noColor             bool
 
+	// bottom holds the progress bar on stderr, and lets the log pass above it.
+	bottom *bottomLine
+
 	// began tells that a command's own code ran: errors before that are the command line's.
 	began bool
 }
@@ -38,6 +41,7 @@ const takesRepository = "lifeboat/repository"
 
 // newRootCommand builds the command tree.
 func newRootCommand(a *app) *cobra.Command {
+	a.bottom = &bottomLine{out: a.stderr}
 	root := &cobra.Command{
 		Use:           "lifeboat",
 		Short:         "Disaster recovery for PostgreSQL that proves itself",
@@ -236,7 +240,7 @@ func (a *app) logger() (*slog.Logger, error) {
 	if a.quiet || a.json {
 		level = slog.LevelWarn
 	}
-	return telemetry.NewLogger(a.stderr, telemetry.LogOptions{Format: "text", Level: level})
+	return telemetry.NewLogger(a.bottom, telemetry.LogOptions{Format: "text", Level: level})
 }
 
 func hostName() (string, error) {

@@ -65,7 +65,7 @@ func (a *app) dial(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, &configError{fmt.Errorf("read Temporal's settings: %w", err)}
 	}
-	logger, err := telemetry.NewLogger(a.stderr, telemetry.LogOptions{Format: "text", Level: slog.LevelWarn})
+	logger, err := telemetry.NewLogger(a.bottom, telemetry.LogOptions{Format: "text", Level: slog.LevelWarn})
 	if err != nil {
 		return nil, err
 	}

@@ -13,9 +13,6 @@ func SetLeaseTTL(d time.Duration) time.Duration {
 	return old
 }
 
-// WithoutSecrets is for its test.
-var WithoutSecrets = withoutSecrets
-
 // SetPingEvery changes how often the session that holds backup mode is asked, and returns the former value.
 func SetPingEvery(d time.Duration) time.Duration {
 	old := pingEvery

@@ -131,7 +131,7 @@ func (x *setting) shown() string {
 	case secretName.MatchString(x.Name) && x.Setting != "":
 		return "…"
 	case strings.HasSuffix(x.Name, "_command"):
-		return withoutSecrets(x.Setting)
+		return WithoutSecrets(x.Setting)
 	}
 	return x.Setting
 }

@@ -40,7 +40,7 @@ func (a *attempt) waitForWAL(ctx context.Context) error {
 	})
 	var missing *wal.MissingError
 	if errors.As(err, &missing) {
-		return &WALTimeoutError{Missing: missing, Command: withoutSecrets(a.server.ArchiveCommand + a.server.ArchiveLibrary), Failure: a.archiverFailure(ctx)}
+		return &WALTimeoutError{Missing: missing, Command: WithoutSecrets(a.server.ArchiveCommand + a.server.ArchiveLibrary), Failure: a.archiverFailure(ctx)}
 	}
 	return err
 }
@@ -52,8 +52,8 @@ var (
 	secretUser  = regexp.MustCompile(`://[^\s/@]+@`)
 )
 
-// withoutSecrets makes a command fit for messages, which go far.
-func withoutSecrets(command string) string {
+// WithoutSecrets makes a command, such as archive_command, fit for messages, which go far.
+func WithoutSecrets(command string) string {
 	return secretUser.ReplaceAllString(secretValue.ReplaceAllString(command, "${1}…"), "://…@")
 }
 
