@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -45,6 +46,12 @@ type bench struct {
 
 func newBench(t *testing.T, major int, tablespaces ...string) *bench {
 	t.Helper()
+	return newBenchWith(t, pgtest.Options{Major: major, Tablespaces: tablespaces})
+}
+
+// newBenchWith is newBench for a server with these options and settings besides its own.
+func newBenchWith(t *testing.T, opts pgtest.Options) *bench {
+	t.Helper()
 	b := &bench{lifeboat: pgtest.Build(t, "lifeboat/cmd/starter"), repoDir: filepath.Join(pgtest.TempDir(t), "repo")}
 	// The server's user and this one share the repository.
 	store, err := fs.Open(b.repoDir, fs.Options{Create: true, DirMode: 0o777, FileMode: 0o666})
@@ -58,17 +65,17 @@ func newBench(t *testing.T, major int, tablespaces ...string) *bench {
 		t.Fatal(err)
 	}
 	config := filepath.Join(pgtest.TempDir(t), "lifeboat.yaml")
-	b.Server = pgtest.New(t, pgtest.Options{
-		Major: major, Checksums: true, OwnIdentity: true,
-		Settings: map[string]string{"track_commit_timestamp": "on"}, Tablespaces: tablespaces,
-		Archive: func(s *pgtest.Server) string {
-			yaml := fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s\"}}\nclusters: {c1: {dsn: \"host=%s\"}}\n", b.repoDir, s.SocketDir)
-			if err := os.WriteFile(config, []byte(yaml), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			return fmt.Sprintf("%s wal-push %%p --cluster c1 --config %s", b.lifeboat, config)
-		},
-	})
+	settings := map[string]string{"track_commit_timestamp": "on"}
+	maps.Copy(settings, opts.Settings)
+	opts.Checksums, opts.OwnIdentity, opts.Settings = true, true, settings
+	opts.Archive = func(s *pgtest.Server) string {
+		yaml := fmt.Sprintf("version: 1\nrepositories: {main: {url: \"file://%s\"}}\nclusters: {c1: {dsn: \"host=%s\"}}\n", b.repoDir, s.SocketDir)
+		if err := os.WriteFile(config, []byte(yaml), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%s wal-push %%p --cluster c1 --config %s", b.lifeboat, config)
+	}
+	b.Server = pgtest.New(t, opts)
 	return b
 }
 

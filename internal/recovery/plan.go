@@ -55,6 +55,9 @@ type Plan struct {
 
 	// Settings that the server needs at least as high as the source had them (R4).
 	Settings map[string]int32 `json:"settings"`
+	// Overtaken are commits that a time target loses although they had committed by then, because a later one stands
+	// before them in WAL (R19).
+	Overtaken []Transaction `json:"overtaken,omitempty"`
 	// Warnings are for the person who reads the plan.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -72,15 +75,17 @@ type PlanOptions struct {
 	Action   Action
 }
 
+const seeHelp = "`lifeboat restore --help` shows what can be asked for"
+
 // MakePlan plans a restore. It reads the repository and looks at the target directory, and changes nothing. A target
 // that cannot be reached, or a place that may not be written, is *RefusedError.
 func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	g, err := opts.Target.parse()
 	if err != nil {
-		return nil, refuse("", "%v", err)
+		return nil, refuse(seeHelp, "%v", err)
 	}
 	if opts.Action, err = opts.Action.check(); err != nil {
-		return nil, refuse("", "%v", err)
+		return nil, refuse(seeHelp, "%v", err)
 	}
 	if opts.TargetDir != "" {
 		opts.TargetDir = filepath.Clean(opts.TargetDir)
@@ -104,10 +109,8 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	if err != nil {
 		return nil, refuse("`lifeboat wal-status` lists the timelines", "%v", err)
 	}
-	if g.Kind == Time && opts.Timeline == 0 {
-		if err := refuseAmbiguous(ctx, opts, inv, history, g); err != nil {
-			return nil, err
-		}
+	if err := refuseAmbiguous(ctx, opts, manifests, inv, history, g); err != nil {
+		return nil, err
 	}
 	m, path, stop, err := choose(ctx, opts.Repo, manifests, inv, history, g)
 	if err != nil {
@@ -121,7 +124,7 @@ func candidates(ctx context.Context, opts PlanOptions) ([]*repo.Manifest, error)
 	if opts.Backup != "" {
 		m, err := opts.Repo.Manifest(ctx, opts.Cluster, opts.Backup)
 		if errors.Is(err, repo.ErrNoBackup) {
-			return nil, refuse("", "%v", err)
+			return nil, refuse("`lifeboat backups "+opts.Cluster+"` lists them", "%v", err)
 		}
 		if err != nil {
 			return nil, err
@@ -183,7 +186,7 @@ func try(ctx context.Context, path *walPath, g goal, m *repo.Manifest) (stop *St
 		if err != nil {
 			return nil, "", err
 		}
-		if pg.TimestampOf(g.time) < until {
+		if g.later(&Transaction{Time: until}) {
 			return nil, fmt.Sprintf("the target lies before it was begun: it contains what was done until %v", until), nil
 		}
 	}
@@ -252,6 +255,9 @@ func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path 
 			"from this backup nothing behind it can be restored", p.Gap))
 	}
 	if err := p.walkNeeded(ctx, path); err != nil {
+		return nil, err
+	}
+	if err := p.warnOrder(ctx, path, g); err != nil {
 		return nil, err
 	}
 	p.Hash = p.hash()
