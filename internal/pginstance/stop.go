@@ -54,6 +54,9 @@ var immediateTimeout = 15 * time.Second
 func (in *Instance) Stop(ctx context.Context, mode Mode) error {
 	hurry := ctx.Done()
 	for ; mode <= Immediate && !in.Ended(); mode++ {
+		if ctx.Err() != nil {
+			mode = Immediate // not one after the other: a fast shutdown in between would begin a checkpoint
+		}
 		sig, limit := syscall.SIGTERM, in.stopTimeout
 		switch mode {
 		case Fast:

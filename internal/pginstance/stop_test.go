@@ -92,6 +92,9 @@ func TestStopHurriesWhenCancelled(t *testing.T) {
 			if got := controlState(t, s.Bin.Dir, s.DataDir); got != "in production" {
 				t.Errorf("pg_control says %q, want what an immediate shutdown leaves", got)
 			}
+			if log := strings.Join(in.Status(t.Context()).Exit.LogTail, "\n"); strings.Contains(log, "fast shutdown") {
+				t.Errorf("a fast shutdown was asked for in between:\n%s", log)
+			}
 		})
 	}
 }
