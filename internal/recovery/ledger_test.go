@@ -163,18 +163,19 @@ func (l *life) takeAdvice(t *testing.T, truths truths, e *entry) {
 		return
 	}
 	end, _, _, _ := truths.expect(e)
-	late := truths.on(e.timeline).late(e.target, end)
+	tr := truths.on(e.timeline)
+	late := tr.late(e.target, end)
 	if len(late) == 0 || len(p.Overtaken) == 0 || len(p.Warnings) == 0 {
 		e.verdict = fmt.Sprintf("the plan names %d overtaken commits, expected %d; warnings %q", len(p.Overtaken), len(late), p.Warnings)
 		return
 	}
 	last := late[len(late)-1]
-	if !strings.Contains(p.Warnings[0], "--to-lsn "+last.lsn.String()) || !strings.Contains(p.Warnings[0], fmt.Sprintf("xid %d ", last.xid)) {
+	if !strings.Contains(p.Warnings[0], "--to-lsn "+last.lsn.String()) || !tr.is(&p.Overtaken[len(p.Overtaken)-1], &last) {
 		e.verdict = fmt.Sprintf("%q does not advise --to-lsn %v", p.Warnings, last.lsn)
 		return
 	}
 	e.target = recovery.Target{Kind: recovery.LSN, Value: last.lsn.String()}
-	if end, _, _, _ := truths.expect(e); len(truths.on(e.timeline).late(targetTime(last.at, false), end)) != 0 {
+	if end, _, _, _ := truths.expect(e); len(tr.late(targetTime(last.at, false), end)) != 0 {
 		e.verdict = "what was advised does not keep the commit"
 	}
 }
