@@ -94,8 +94,8 @@ type BreakerConfig struct {
 	// Interval is how long a call is remembered while the breaker is closed. A call belongs to the moment at which it
 	// ended, so that one that hung for longer than Interval counts too. 0 means 60 s; otherwise from 10 ms to 24 h.
 	Interval time.Duration
-	// Buckets is how many parts Interval has: calls are forgotten one part at a time. 0 means 10; at most 1,000. With 1
-	// all calls are forgotten at once, at the end of each Interval.
+	// Buckets is how many parts Interval has: calls are forgotten one part at a time. 0 means 10; otherwise from 2 to
+	// 1,000.
 	Buckets int
 
 	// OpenFor is how long the breaker stays open before it lets probes pass. Up to a fifth is added at random each time,
@@ -193,8 +193,8 @@ func (c BreakerConfig) validate() error {
 		return fmt.Errorf("%w: SlowCallRate is %v, want a share from 0 (off) to 1", ErrInvalidConfig, c.SlowCallRate)
 	case c.SlowCall < 0 || (c.SlowCallRate > 0) != (c.SlowCall > 0):
 		return fmt.Errorf("%w: SlowCallRate is %v and SlowCall %s: set both, or neither", ErrInvalidConfig, c.SlowCallRate, c.SlowCall)
-	case c.Buckets < 1 || c.Buckets > 1000:
-		return fmt.Errorf("%w: Buckets is %d, want 1 to 1000", ErrInvalidConfig, c.Buckets)
+	case c.Buckets < 2 || c.Buckets > 1000:
+		return fmt.Errorf("%w: Buckets is %d, want 2 to 1000", ErrInvalidConfig, c.Buckets)
 	case c.Interval < 10*time.Millisecond || c.Interval > longestBreakerTime:
 		return fmt.Errorf("%w: Interval is %s, want 10ms to %s", ErrInvalidConfig, c.Interval, longestBreakerTime)
 	case c.OpenFor < time.Millisecond || c.OpenFor > longestBreakerTime:
