@@ -122,7 +122,7 @@ func TestBreakerCallbackMayDoAnything(t *testing.T) {
 			t.Error("the callback was called after Close")
 		}
 	}))
-	for name, end := range map[string]func(){"panic": func() { panic("bug") }, "panic nil": func() { panic(nil) }, "end its goroutine": runtime.Goexit} { //nolint:govet // panic(nil) is the point
+	for name, end := range map[string]func(){"panic": func() { panic("bug") }, "panic nil": func() { panic(nil) }, "end its goroutine": runtime.Goexit} {
 		t.Run(name, inBubble(func(t *testing.T) {
 			var log eventLog
 			b := newBreaker(t, dbcore.BreakerConfig{OnStateChange: func(e dbcore.BreakerEvent) { log.add(e); end() }})

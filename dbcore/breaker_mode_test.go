@@ -114,7 +114,7 @@ func TestBreakerForceOpenAndBack(t *testing.T) {
 
 func TestBreakerModeStartsForcedOpen(t *testing.T) {
 	b := newBreaker(t, dbcore.BreakerConfig{Mode: dbcore.ModeForceOpen})
-	mustReject(t, b)
+	wantRejected(t, b)
 	if c := b.Counts(); c.Rejected != 1 {
 		t.Errorf("counts %+v", c)
 	}

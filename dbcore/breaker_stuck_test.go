@@ -55,7 +55,7 @@ func TestBreakerNeverSticks(t *testing.T) {
 		"one forgotten, one good": func(t *testing.T, b *dbcore.Breaker) {
 			mustEnter(t, b)
 			leaveAll(t, b, 1, hAlive)
-			mustReject(t, b)
+			wantRejected(t, b)
 		},
 		"forgotten in monitor mode": func(t *testing.T, b *dbcore.Breaker) {
 			if err := b.Force(dbcore.ModeMonitor); err != nil {
@@ -100,7 +100,7 @@ func TestBreakerNeverSticks(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		mustReject(t, b)
+		wantRejected(t, b)
 		passTime(10 * time.Second)
 		wantBreaker(t, b, dbcore.BreakerOpen)
 		passTime(36 * time.Second)
