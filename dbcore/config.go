@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -20,6 +21,7 @@ const (
 	DefaultConnMaxLifetime = 5 * time.Minute
 	DefaultConnMaxIdleTime = 10 * time.Minute
 	DefaultConnectTimeout  = 10 * time.Second
+	DefaultAcquireTimeout  = 5 * time.Second
 	DefaultSSLMode         = "require"
 )
 
@@ -65,6 +67,14 @@ type Config struct {
 	// It is the right bound for statements: a context that ends in the middle of one costs the connection. A pooler
 	// in between must allow it as a startup parameter.
 	StatementTimeout time.Duration
+
+	// AcquireTimeout bounds the wait for a connection when all of the pool are in use; 0 is 5 seconds, negative leaves
+	// it to the caller's context. Then the error is ErrPoolSaturated.
+	AcquireTimeout time.Duration
+	// Pooler says that there is a pooler in transaction mode in between (PgBouncer, for instance), which gives each
+	// transaction another session. Then no statement is prepared by name, and what needs a session of its own is
+	// ErrPooler: DB.Acquire, StatementTimeout, backups. Set statement_timeout for the role instead.
+	Pooler bool
 
 	// sslModeDefaulted says that SSLMode came from DefaultConfig and not from a person. Such a mode yields to a DSN
 	// that names its own.
@@ -205,6 +215,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("%w: ConnectTimeout is %s", ErrInvalidConfig, c.ConnectTimeout)
 	case c.StatementTimeout < 0:
 		return fmt.Errorf("%w: StatementTimeout is %s", ErrInvalidConfig, c.StatementTimeout)
+	case c.Pooler && c.StatementTimeout > 0:
+		return fmt.Errorf("%w: StatementTimeout: %w: a pooler refuses it or mixes it up between sessions; run ALTER ROLE ... SET statement_timeout", ErrInvalidConfig, ErrPooler)
 	}
 	return nil
 }
@@ -282,6 +294,10 @@ func (c Config) applySession(cfg *pgxpool.Config) {
 	}
 	if conn.ConnectTimeout <= 0 {
 		conn.ConnectTimeout = DefaultConnectTimeout
+	}
+	if c.Pooler {
+		conn.DefaultQueryExecMode = pgx.QueryExecModeExec
+		conn.StatementCacheCapacity, conn.DescriptionCacheCapacity = 0, 0
 	}
 	// pgx built its dialer from the DSN's connect_timeout; the context carries the right one.
 	conn.DialFunc = new(net.Dialer).DialContext

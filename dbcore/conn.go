@@ -28,6 +28,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	// The bound also covers the resolver, for which pgx has none.
 	ctx, cancel := context.WithTimeout(ctx, s.connectBound()+time.Second)
 	defer cancel()
+	s.pool.ConnConfig.OnNotice = onNotice
 	conn, err := pgx.ConnectConfig(ctx, s.pool.ConnConfig)
 	if err != nil {
 		return nil, s.target().connectError(err)
@@ -49,14 +50,6 @@ func (c *Conn) Query(ctx context.Context, sql string, args ...any) (*Rows, error
 		return nil, ErrClosed
 	}
 	return queryOn(ctx, c.conn, sql, args)
-}
-
-// RunTx is DB.RunTx on this session.
-func (c *Conn) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
-	if c.done {
-		return ErrClosed
-	}
-	return runTx(ctx, c.conn, opts, fn)
 }
 
 // Closed says that the session has ended: by Close, by a context that ended in the middle of a statement, or by a

@@ -32,6 +32,24 @@ var (
 	// ErrTxDone says that a Tx was used after its function had returned, or that the function itself ended the
 	// transaction by a COMMIT or ROLLBACK statement.
 	ErrTxDone = errors.New("transaction already ended")
+	// ErrPoolSaturated says that all connections were in use for longer than Config.AcquireTimeout. Nothing was sent.
+	// Repeating adds to the queue: find who holds the connections, or raise MaxOpenConns.
+	ErrPoolSaturated = errors.New("no connection of the pool became free in time")
+	// ErrBreakerOpen says that a circuit breaker let nothing pass: the database has just failed too often. Nothing was
+	// sent. *BreakerOpenError says until when.
+	ErrBreakerOpen = errors.New("circuit breaker is open")
+	// ErrBudgetExhausted says that a request was not repeated, although it could have been, because too many others were
+	// repeated of late: see Budget.
+	ErrBudgetExhausted = errors.New("retry budget is exhausted")
+	// ErrDeadlineTooClose says that a request was not repeated, although it could have been, because its context would
+	// have ended before the repetition.
+	ErrDeadlineTooClose = errors.New("no time is left to repeat it")
+	// ErrPooler says that what was asked for needs a session of its own, which Config.Pooler says there is not.
+	ErrPooler = errors.New("not available through a pooler in transaction mode")
+	// ErrCommittedNotReplicated says that a transaction is committed, and that a wait for its synchronous standby was
+	// broken off: it is lost if the primary is lost now. Only TxOptions.RequireReplication makes it an error. Do not
+	// run the transaction again.
+	ErrCommittedNotReplicated = errors.New("committed, but perhaps not on the synchronous standby")
 	// ErrNoRows is returned by One when the query returned no row.
 	ErrNoRows = pgx.ErrNoRows
 	// ErrTooManyRows is returned by One when the query returned more than one row.
@@ -73,6 +91,26 @@ func (e *lostError) Unwrap() error        { return e.err }
 // SafeToRetry is what pgconn.SafeToRetry asks.
 func (e *lostError) SafeToRetry() bool { return false }
 
+// errBusy marks a statement on a connection of which an earlier result is still open.
+var errBusy = errors.New("an earlier result of this connection is still open, close it first")
+
+// notSentError proves that nothing of a statement reached the server.
+type notSentError struct {
+	op        string
+	wasClosed bool // the connection had ended before the call
+	err       error
+}
+
+func (e *notSentError) Error() string {
+	if e.wasClosed {
+		return fmt.Sprintf("%s: not sent: %v: %v", e.op, ErrClosed, e.err)
+	}
+	return fmt.Sprintf("%s: not sent: %v", e.op, e.err)
+}
+
+func (e *notSentError) Is(target error) bool { return target == ErrClosed && e.wasClosed }
+func (e *notSentError) Unwrap() error        { return e.err }
+
 // connState is what must be known of a connection before a statement is sent, to judge its failure afterwards.
 type connState struct {
 	conn      *pgconn.PgConn
@@ -100,12 +138,15 @@ func (s connState) wrap(ctx context.Context, op string, err error) error {
 		return nil
 	}
 	if s.wasBusy {
-		return fmt.Errorf("%s: an earlier result of this connection is still open, close it first: %w", op, err)
+		return fmt.Errorf("%s: %w: %w", op, errBusy, err)
 	}
 	if s.wasClosed {
-		return fmt.Errorf("%s: not sent: %w: %w", op, ErrClosed, err)
+		return &notSentError{op: op, wasClosed: true, err: err}
 	}
-	if s.conn.IsClosed() && SQLState(err) == "" && !s.notSent(ctx, err) {
+	if s.conn.IsClosed() && SQLState(err) == "" {
+		if s.notSent(ctx, err) {
+			return &notSentError{op: op, err: err}
+		}
 		if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 			err = fmt.Errorf("%w (%w)", ctx.Err(), err)
 		}
@@ -118,7 +159,7 @@ func (s connState) wrap(ctx context.Context, op string, err error) error {
 func (t target) wrapAcquire(ctx context.Context, maxConns int32, err error) error {
 	var connectErr *pgconn.ConnectError
 	switch {
-	case errors.Is(err, puddle.ErrClosedPool):
+	case errors.Is(err, puddle.ErrClosedPool): // not worth another try, unlike a connection that has ended
 		return fmt.Errorf("acquire connection to %s: %w", t, ErrClosed)
 	case errors.As(err, &connectErr):
 		return t.connectError(err)

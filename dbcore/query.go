@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Querier runs statements: a DB, a Conn or a Tx. Only this package implements it.
+// Querier runs statements: a DB, an Op, a Conn or a Tx. Only this package implements it.
 type Querier interface {
 	// Exec runs a statement and returns the number of rows that it touched.
 	Exec(ctx context.Context, sql string, args ...any) (int64, error)
@@ -18,6 +18,7 @@ type Querier interface {
 
 var (
 	_ Querier = (*DB)(nil)
+	_ Querier = Op{}
 	_ Querier = (*Conn)(nil)
 	_ Querier = (*Tx)(nil)
 )
@@ -55,12 +56,26 @@ type Rows struct {
 	ctx     context.Context // of the query, to judge its errors
 	state   connState
 	release func()
+	tx      *txState // the transaction that they belong to; nil outside of one
+
+	peeked, has bool // the first row was already fetched, and whether there is one
+}
+
+// peek fetches the first row, for Next to give it out.
+func (r *Rows) peek() bool {
+	r.peeked, r.has = true, r.rows.Next()
+	return r.has
 }
 
 // Next goes to the next row. It returns false at the end and on errors, which Err tells apart; the rows are closed
 // then.
 func (r *Rows) Next() bool {
-	if r.rows.Next() {
+	if r.peeked {
+		r.peeked = false
+		if r.has {
+			return true
+		}
+	} else if r.rows.Next() {
 		return true
 	}
 	r.Close()
@@ -99,7 +114,13 @@ func (r *Rows) Close() {
 	}
 }
 
-func (r *Rows) wrap(err error) error { return r.state.wrap(r.ctx, "query", err) }
+func (r *Rows) wrap(err error) error {
+	err = r.state.wrap(r.ctx, "query", err)
+	if r.tx != nil {
+		return r.tx.mark(err)
+	}
+	return err
+}
 
 // Collect runs a query and returns all its rows. If T is a struct with exported fields, columns go to fields by name:
 // `db:"name"` tags count first, then names without regard to case and underscores, and each column and each field
@@ -108,31 +129,44 @@ func (r *Rows) wrap(err error) error { return r.state.wrap(r.ctx, "query", err) 
 //
 // No rows give an empty slice. After an error the slice is nil.
 func Collect[T any](ctx context.Context, q Querier, sql string, args ...any) ([]T, error) {
-	rows, err := q.Query(ctx, sql, args...)
+	var values []T
+	err := collect(ctx, q, sql, args, func(rows *Rows) (err error) {
+		values, err = pgx.CollectRows(rows.rows, rowTo[T]())
+		return err
+	})
 	if err != nil {
 		return nil, err
-	}
-	defer rows.Close()
-	values, err := pgx.CollectRows(rows.rows, rowTo[T]())
-	if err != nil {
-		return nil, rows.wrap(err)
 	}
 	return values, nil
 }
 
 // One is Collect for a query that must return exactly one row: ErrNoRows and ErrTooManyRows say that it did not.
 func One[T any](ctx context.Context, q Querier, sql string, args ...any) (T, error) {
-	var zero T
-	rows, err := q.Query(ctx, sql, args...)
+	var value, zero T
+	err := collect(ctx, q, sql, args, func(rows *Rows) (err error) {
+		value, err = pgx.CollectExactlyOneRow(rows.rows, rowTo[T]())
+		return err
+	})
 	if err != nil {
 		return zero, err
 	}
-	defer rows.Close()
-	value, err := pgx.CollectExactlyOneRow(rows.rows, rowTo[T]())
-	if err != nil {
-		return zero, rows.wrap(err)
-	}
 	return value, nil
+}
+
+// collect gives the rows of a query to fn, and repeats both where q's policies allow it: no row has been delivered to
+// the caller yet.
+func collect(ctx context.Context, q Querier, sql string, args []any, fn func(*Rows) error) error {
+	if r, ok := q.(interface {
+		collect(ctx context.Context, sql string, args []any, fn func(*Rows) error) error
+	}); ok {
+		return r.collect(ctx, sql, args, fn)
+	}
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	return rows.wrap(fn(rows))
 }
 
 func rowTo[T any]() pgx.RowToFunc[T] {

@@ -272,9 +272,9 @@ func tcpConfig() dbcore.Config {
 	return cfg
 }
 
-func openDB(t testing.TB, cfg dbcore.Config) *dbcore.DB {
+func openDB(t testing.TB, cfg dbcore.Config, opts ...dbcore.Option) *dbcore.DB {
 	t.Helper()
-	db, err := dbcore.Open(context.Background(), cfg)
+	db, err := dbcore.Open(context.Background(), cfg, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Isolation is a transaction's isolation level. The zero value is the server's default_transaction_isolation.
@@ -33,13 +32,34 @@ const (
 type TxOptions struct {
 	// Isolation is the isolation level.
 	Isolation Isolation
-	// ReadOnly makes the server refuse writes.
+	// ReadOnly makes the server refuse writes. Such a transaction is repeated whatever happens to its COMMIT.
 	ReadOnly bool
 	// Deferrable, together with Serializable and ReadOnly, waits for a snapshot that cannot be part of an anomaly:
 	// what is read then is valid at once, not only after COMMIT. It has no effect otherwise.
 	Deferrable bool
 	// CommitTimeout bounds COMMIT; 0 is 30 seconds. When it ends, the outcome is ErrCommitAmbiguous.
 	CommitTimeout time.Duration
+
+	// Verify finds out about a COMMIT whose answer was lost. It costs a round trip in each transaction. Only a DB does
+	// it, as it takes a second connection.
+	Verify Verify
+	// VerifyTimeout bounds that, reconnecting included; 0 is 15 seconds. The caller's own deadline does not, because
+	// an outcome is worth more than punctuality.
+	VerifyTimeout time.Duration
+	// RequireReplication makes it ErrCommittedNotReplicated when a wait for a synchronous standby was broken off.
+	RequireReplication bool
+	// Report, if set, is filled in, also when an error is returned.
+	Report *TxReport
+}
+
+// TxReport tells how a transaction went.
+type TxReport struct {
+	// Attempts counts how often the function ran or should have run.
+	Attempts int
+	// Verified says that the answer to COMMIT was lost and the outcome found out.
+	Verified bool
+	// NotReplicated says that it is committed here and perhaps on no synchronous standby.
+	NotReplicated bool
 }
 
 func (o TxOptions) beginSQL() (string, error) {
@@ -63,167 +83,193 @@ func (o TxOptions) beginSQL() (string, error) {
 
 // Tx is a running transaction. It is valid until its function returns, and not safe for concurrent use.
 type Tx struct {
-	conn *pgx.Conn
-	done bool
+	*txState
+	depth int // of savepoints; only the innermost may be used
 }
 
-// Exec is DB.Exec inside the transaction.
-func (t *Tx) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
-	if t.done {
-		return 0, ErrTxDone
-	}
-	return execOn(ctx, t.conn, sql, args)
+// txState is what a transaction and its savepoints share.
+type txState struct {
+	conn       *pgx.Conn
+	done       bool
+	depth      int
+	savepoints int
+	warn       func(savepoints int)
 }
 
-// Query is DB.Query inside the transaction. No other statement can run in it until the rows are closed.
-func (t *Tx) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
-	if t.done {
-		return nil, ErrTxDone
-	}
-	return queryOn(ctx, t.conn, sql, args)
+// txError marks the error of one of the transaction's own statements, as opposed to what else its function may return.
+type txError struct {
+	tx  *txState
+	err error
 }
 
-// RunTx runs fn in a transaction: COMMIT if fn returns nil, ROLLBACK if it returns an error, panics, or if ctx has
-// ended by then. A panic goes on after the rollback. fn should have no effect outside the database, because whoever
-// must repeat it repeats all of it.
-//
-// The error is that of fn as fn gave it, or that of the transaction's begin or end:
-//
-//   - ErrCommitAmbiguous: COMMIT was sent and no answer came. The transaction may be committed.
-//   - ErrTxAborted: fn swallowed the error of a failed statement; rolled back.
-//   - any other: rolled back, also when the server refused the COMMIT (deferred constraints, serialization failures).
-//
-// A COMMIT whose wait for a synchronous standby is cancelled on the server counts as committed: the server reports
-// success, and only a warning says that the standby may lack it.
-//
-// RunTx itself never repeats anything.
-func (db *DB) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
-	conn, err := db.acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer db.release(conn)
-	return runTx(ctx, conn.Conn(), opts, fn)
-}
+func (e *txError) Error() string { return e.err.Error() }
+func (e *txError) Unwrap() error { return e.err }
 
-func runTx(ctx context.Context, conn *pgx.Conn, opts TxOptions, fn func(context.Context, *Tx) error) error {
-	begin, err := opts.beginSQL()
-	if err != nil {
-		return err
-	}
-	if _, err := execOn(ctx, conn, begin, nil); err != nil {
-		return fmt.Errorf("begin transaction: %w", err)
-	}
-	tx := &Tx{conn: conn}
-	// Also reached by a panic and by runtime.Goexit (t.FailNow inside fn), which no recover would see.
-	defer func() {
-		if !tx.done {
-			tx.rollback(ctx)
-		}
-	}()
-	if err := fn(ctx, tx); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("transaction rolled back before commit: %w", err)
-	}
-	return tx.commit(ctx, opts.CommitTimeout)
-}
-
-// rollback ends the transaction on a context of its own, bounded so that a stalled server cannot hold the caller. If
-// it fails, the connection is closed, which makes the server roll back.
-func (t *Tx) rollback(ctx context.Context) {
-	t.done = true
-	if t.conn.IsClosed() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
-	defer cancel()
-	if _, err := t.conn.Exec(ctx, "rollback"); err != nil {
-		_ = t.conn.Close(ctx)
-	}
-}
-
-// commit sends COMMIT and judges what came of it. From the moment when the first byte is sent, only an answer of the
-// server can tell: see outcomeUnknown.
-func (t *Tx) commit(ctx context.Context, timeout time.Duration) error {
-	state := stateOf(t.conn.PgConn())
-	if err := t.beforeCommit(state); err != nil {
-		return err
-	}
-	if timeout <= 0 {
-		timeout = DefaultCommitTimeout
-	}
-	t.done = true
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	defer cancel()
-	tag, err := t.conn.Exec(ctx, "commit")
-	switch {
-	case err == nil && tag.String() == "ROLLBACK":
-		return ErrTxAborted
-	case err == nil:
+func (t *txState) mark(err error) error {
+	if err == nil {
 		return nil
-	case outcomeUnknown(err) && !state.notSent(ctx, err):
-		_ = t.conn.Close(ctx)
-		return &commitError{err: err}
 	}
-	if t.conn.PgConn().TxStatus() != 'I' {
-		_ = t.conn.Close(ctx)
-	}
-	return fmt.Errorf("commit refused, transaction rolled back: %w", err)
+	return &txError{tx: t, err: err}
 }
 
-// beforeCommit refuses a COMMIT that could only fail or mislead. All of it is known without asking the server.
-func (t *Tx) beforeCommit(state connState) error {
+// owns says whether err comes from one of the transaction's own statements.
+func (t *txState) owns(err error) bool {
+	var own *txError
+	return errors.As(err, &own) && own.tx == t
+}
+
+// usable says why the transaction cannot run a statement now.
+func (t *Tx) usable() error {
 	switch {
-	case state.wasClosed:
-		t.done = true
-		return fmt.Errorf("transaction rolled back: %w before COMMIT was sent", ErrConnectionLost)
-	case state.wasBusy:
-		return errors.New("transaction rolled back: its function left rows open, close them before it returns")
-	case state.conn.TxStatus() == 'I':
-		t.done = true
-		return fmt.Errorf("%w inside its function, by a COMMIT or ROLLBACK statement", ErrTxDone)
+	case t.done:
+		return ErrTxDone
+	case t.depth != t.txState.depth:
+		return fmt.Errorf("%w: this savepoint has ended, or another one is open within it: use the Tx that its function is given", ErrTxDone)
 	}
 	return nil
 }
 
-// outcomeUnknown says whether an error of COMMIT leaves open what the server did. An ERROR from the server is a
-// definite no, with the exception of the codes that say themselves that they do not know. A session that was ended
-// (FATAL, PANIC) may have been ended after the commit record was written, for instance while it waited for a
-// synchronous standby. No answer is never an answer.
-func outcomeUnknown(err error) bool {
-	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) {
-		return true
+// Exec is Conn.Exec inside the transaction.
+func (t *Tx) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
+	if err := t.usable(); err != nil {
+		return 0, err
 	}
-	severity := pgErr.SeverityUnlocalized
-	if severity == "" {
-		severity = pgErr.Severity
-	}
-	if severity != "ERROR" {
-		return true
-	}
-	switch pgErr.Code {
-	case "40003", // statement_completion_unknown
-		"08007",                            // transaction_resolution_unknown
-		"08000", "08003", "08006", "08P01", // a pooler that lost its server reports so
-		"57P01", "57P02": // shutdown
-		return true
-	}
-	return false
+	n, err := execOn(ctx, t.conn, sql, args)
+	return n, t.mark(err)
 }
 
-// commitError is ErrCommitAmbiguous with its cause. Like lostError it takes back pgx's word that the statement may be
-// sent again.
-type commitError struct{ err error }
-
-func (e *commitError) Error() string {
-	return fmt.Sprintf("%v: check the data before running the transaction again: %v", ErrCommitAmbiguous, e.err)
+// Query is Conn.Query inside the transaction. No other statement can run in it until the rows are closed.
+func (t *Tx) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
+	if err := t.usable(); err != nil {
+		return nil, err
+	}
+	rows, err := queryOn(ctx, t.conn, sql, args)
+	if err != nil {
+		return nil, t.mark(err)
+	}
+	rows.tx = t.txState
+	return rows, nil
 }
 
-func (e *commitError) Is(target error) bool { return target == ErrCommitAmbiguous }
-func (e *commitError) Unwrap() error        { return e.err }
+// RunTx runs fn in a transaction: COMMIT if fn returns nil, ROLLBACK if it returns an error, panics, or if ctx has
+// ended by then. A panic goes on after the rollback.
+//
+// fn may run more than once, from the beginning each time: after a serialization failure or a deadlock, and after a
+// lost connection if COMMIT was not sent (see Classify and RetryConfig). So it must have no effect outside the
+// database, and must set what it returns by variables anew each time. An error of fn's own, which comes from none of
+// the transaction's statements, is returned as it is and ends the matter.
+//
+// The error is that of fn, or that of the transaction's begin or end:
+//
+//   - ErrCommitAmbiguous: COMMIT was sent and no answer came. The transaction may be committed. TxOptions.Verify finds
+//     out; a ReadOnly or Idempotent transaction is repeated.
+//   - ErrTxAborted: fn swallowed the error of a failed statement; rolled back.
+//   - any other: rolled back, also when the server refused the COMMIT (deferred constraints, serialization failures).
+//
+// A COMMIT whose wait for a synchronous standby is broken off on the server counts as committed: the transaction is, and
+// only a warning says that the standby may lack it. See TxOptions.RequireReplication and TxReport.
+func (db *DB) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
+	return db.plain.RunTx(ctx, opts, fn)
+}
 
-// SafeToRetry is what pgconn.SafeToRetry asks.
-func (e *commitError) SafeToRetry() bool { return false }
+// RunTx is DB.RunTx under the operation's name and breaker. The transaction as a whole is one attempt.
+func (o Op) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
+	begin, err := opts.beginSQL()
+	if err != nil {
+		return err
+	}
+	if opts.Report == nil {
+		opts.Report = new(TxReport)
+	}
+	*opts.Report = TxReport{}
+	return o.each(ctx, func(time.Time) (Phase, error) {
+		opts.Report.Attempts++
+		return o.txOnce(ctx, begin, opts, fn)
+	})
+}
+
+// txOnce runs the transaction once, and finds out about its COMMIT if that is wanted.
+func (o Op) txOnce(ctx context.Context, begin string, opts TxOptions, fn func(context.Context, *Tx) error) (Phase, error) {
+	conn, err := o.db.acquire(ctx)
+	if err != nil {
+		return PhaseConnect, err
+	}
+	released := false
+	release := func() {
+		if !released {
+			released = true
+			o.db.release(conn)
+		}
+	}
+	defer release()
+	run := txRun{begin: begin, opts: opts, conn: conn.Conn(), warn: o.db.warnSavepoints}
+	if opts.Verify != VerifyNone && !opts.ReadOnly {
+		run.witness = &witness{how: opts.Verify, table: o.db.policy.tokens}
+	}
+	phase, err := run.run(ctx, fn)
+	opts.Report.NotReplicated = run.notReplicated
+	if run.notReplicated {
+		o.db.policy.metrics.Commit(o.name, "not replicated")
+		o.db.policy.logger.Warn("transaction is committed, but the wait for its synchronous standby was broken off", "op", o.name, "target", o.db.target.String())
+	}
+	if err == nil || errors.Is(err, errOfApplication) {
+		return phase, err
+	}
+	o.db.after(conn.Conn(), err, phase)
+	if !errors.Is(err, ErrCommitAmbiguous) {
+		return phase, err
+	}
+	release() // the connection is closed, and finding out may need its place in the pool
+	return o.resolve(ctx, opts, run.witness, err)
+}
+
+// resolve decides what follows from a COMMIT without an answer.
+func (o Op) resolve(ctx context.Context, opts TxOptions, w *witness, ambiguous error) (Phase, error) {
+	if w != nil {
+		switch outcome, why := o.db.findOut(ctx, opts, w); outcome {
+		case outcomeCommitted:
+			opts.Report.Verified = true
+			o.db.policy.metrics.Commit(o.name, "verified committed")
+			if opts.RequireReplication {
+				return PhaseCommit, fmt.Errorf("%w: its answer was lost", ErrCommittedNotReplicated)
+			}
+			return PhaseCommit, nil
+		case outcomeRolledBack:
+			opts.Report.Verified = true
+			o.db.policy.metrics.Commit(o.name, "verified rolled back")
+			return PhaseTx, &notCommittedError{err: errors.Unwrap(ambiguous)}
+		default:
+			o.db.policy.metrics.Commit(o.name, "undecided")
+			ambiguous = fmt.Errorf("%w (verification: %s)", ambiguous, why)
+		}
+	}
+	if opts.ReadOnly || o.idempotent {
+		return PhaseTx, ambiguous // running it again does no harm
+	}
+	return PhaseCommit, ambiguous
+}
+
+// RunTx is DB.RunTx on this session, once: a session of one's own is never replaced, so nothing is repeated, and there is
+// no second connection to verify by.
+func (c *Conn) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
+	if c.done {
+		return ErrClosed
+	}
+	if opts.Verify != VerifyNone {
+		return errors.New("begin transaction: a single session cannot verify its COMMIT: use DB.RunTx")
+	}
+	begin, err := opts.beginSQL()
+	if err != nil {
+		return err
+	}
+	run := txRun{begin: begin, opts: opts, conn: c.conn}
+	_, err = run.run(ctx, fn)
+	if opts.Report != nil {
+		*opts.Report = TxReport{Attempts: 1, NotReplicated: run.notReplicated}
+	}
+	var app *applicationError
+	if errors.As(err, &app) {
+		return app.err
+	}
+	return err
+}

@@ -179,7 +179,7 @@ func TestTxOptions(t *testing.T) {
 
 // TestSerializationFailure: a conflict at COMMIT is a definite no.
 func TestSerializationFailure(t *testing.T) {
-	db := openDB(t, socketConfig())
+	db := openDB(t, socketConfig(), dbcore.WithRetry(dbcore.RetryConfig{MaxAttempts: 1}))
 	mustExec(t, db, "drop table if exists ser; create table ser (a int); insert into ser values (1)")
 	opts := dbcore.TxOptions{Isolation: dbcore.Serializable}
 	readThenAdd := func(ctx context.Context, tx *dbcore.Tx) error {
@@ -285,7 +285,8 @@ func TestLostBeforeCommit(t *testing.T) {
 }
 
 // TestCommitTerminated: the session is ended while COMMIT waits for a synchronous standby that does not exist. The
-// transaction is committed, and the server's word is only FATAL 57P01.
+// transaction is committed. When a person ends the session the server says so in a warning, before its FATAL 57P01; when the
+// client's patience ends nobody has said anything.
 func TestCommitTerminated(t *testing.T) {
 	db := openDB(t, socketConfig())
 	txTable(t, db, "waits")
@@ -306,22 +307,29 @@ func TestCommitTerminated(t *testing.T) {
 	waiting := func() bool {
 		return one[int](t, watcher, "select count(*) from pg_stat_activity where wait_event = 'SyncRep'") == 1
 	}
-	for name, end := range map[string]func(){
-		"terminated": func() {
-			mustExec(t, watcher, "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
-		},
-		"timeout": func() {},
+	on := func(function string) func() {
+		return func() { mustExec(t, watcher, "select "+function+"(pid) from pg_stat_activity where wait_event = 'SyncRep'") }
+	}
+	for name, act := range map[string]struct {
+		end           func()
+		want          error
+		notReplicated bool
+	}{
+		"terminated":          {on("pg_terminate_backend"), nil, true},
+		"cancelled":           {on("pg_cancel_backend"), nil, true},
+		"cancelled, required": {on("pg_cancel_backend"), dbcore.ErrCommittedNotReplicated, true},
+		"timeout":             {func() {}, dbcore.ErrCommitAmbiguous, false},
 	} {
 		mustExec(t, watcher, "truncate waits")
 		session := connect(t, socketConfig())
 		result := make(chan error, 1)
-		go func() {
-			result <- session.RunTx(context.Background(), dbcore.TxOptions{CommitTimeout: 2 * time.Second}, insert("waits", 1))
-		}()
+		var report dbcore.TxReport
+		opts := dbcore.TxOptions{CommitTimeout: 2 * time.Second, Report: &report, RequireReplication: name == "cancelled, required"}
+		go func() { result <- session.RunTx(context.Background(), opts, insert("waits", 1)) }()
 		eventually(t, name+": commit waits", waiting)
-		end()
-		if err := <-result; !errors.Is(err, dbcore.ErrCommitAmbiguous) {
-			t.Errorf("%s: got %v, want ErrCommitAmbiguous", name, err)
+		act.end()
+		if err := <-result; !errors.Is(err, act.want) || report.NotReplicated != act.notReplicated {
+			t.Errorf("%s: got %v, want %v; not replicated %t", name, err, act.want, report.NotReplicated)
 		}
 		eventually(t, name+": the row is there", func() bool { return one[int](t, watcher, "select count(*) from waits") == 1 })
 	}

@@ -1,0 +1,267 @@
+package dbcore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Op is a named kind of request on a DB: it has a circuit breaker of its own, its name is in metrics, and it may be
+// declared idempotent. It is a small value; DB.Op makes one, and the methods give changed copies.
+//
+// A request goes through its policies in this order, and each stands where it does for a reason:
+//
+//	budget → retry → circuit breaker → acquire → transaction → PostgreSQL
+//
+// The budget is outermost, as it speaks for all requests together. The breaker is inside of retry, so that it sees every
+// attempt, and so that retries end when it opens. It is outside of acquire, so that a dead database does not fill the
+// pool's queue. A transaction is one attempt as a whole: no breaker ever stands between its statements.
+type Op struct {
+	db         *DB
+	name       string
+	breaker    *Breaker
+	idempotent bool
+}
+
+// Op names a kind of request, "invoice.write" for instance. Names are for kinds: put no identifiers into them.
+func (db *DB) Op(name string) Op {
+	if name == "" {
+		return db.plain
+	}
+	return Op{db: db, name: name, breaker: db.breakers.get(name)}
+}
+
+// Idempotent declares that running it twice is the same as running it once, so that it may be repeated when it is not
+// known whether the server has run it. Nobody can see that from the SQL: a SELECT may call a function that writes.
+func (o Op) Idempotent() Op {
+	o.idempotent = true
+	return o
+}
+
+// Name is what DB.Op was given; "" is that of the DB's own methods.
+func (o Op) Name() string { return o.name }
+
+// Breaker is the circuit breaker of the operation.
+func (o Op) Breaker() *Breaker { return o.breaker }
+
+// Exec is DB.Exec under the operation's name and breaker.
+func (o Op) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
+	began := time.Now()
+	n, phase, err := o.execOnce(ctx, began, sql, args)
+	if err == nil {
+		o.succeeded(began)
+		return n, nil
+	}
+	r := o.retrying(began)
+	for {
+		if err := r.next(ctx, o.attempt(err, phase, began)); err != nil {
+			return 0, o.failed(r, err)
+		}
+		again := time.Now()
+		if n, phase, err = o.execOnce(ctx, again, sql, args); err == nil {
+			o.succeeded(r.began)
+			return n, nil
+		}
+		began = again
+	}
+}
+
+// Query is DB.Query under the operation's name and breaker. It waits for the first row, and repeats no more once it
+// has returned: an error that comes later, from Rows.Err, is the caller's. Collect and One repeat as a whole.
+func (o Op) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
+	var rows *Rows
+	err := o.each(ctx, func(began time.Time) (Phase, error) {
+		var phase Phase
+		var err error
+		rows, phase, err = o.queryOnce(ctx, sql, args)
+		if err == nil && !rows.peek() {
+			if err = rows.Err(); err != nil {
+				rows.Close()
+			}
+		}
+		return phase, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// collect runs a query and gives its rows to fn, and both again if that is allowed. fn starts afresh each time.
+func (o Op) collect(ctx context.Context, sql string, args []any, fn func(*Rows) error) error {
+	return o.each(ctx, func(began time.Time) (Phase, error) {
+		rows, phase, err := o.queryOnce(ctx, sql, args)
+		if err != nil {
+			return phase, err
+		}
+		defer rows.Close()
+		return phase, rows.wrap(fn(rows))
+	})
+}
+
+// each runs attempts within the breaker until one succeeds or the request has failed.
+func (o Op) each(ctx context.Context, once func(began time.Time) (Phase, error)) error {
+	var r *retrying
+	first := time.Now()
+	for began := first; ; began = time.Now() {
+		phase, err := o.guarded(ctx, began, once)
+		if err == nil {
+			o.succeeded(first)
+			return nil
+		}
+		if r == nil {
+			r = o.retrying(first)
+		}
+		if err := r.next(ctx, o.attempt(err, phase, began)); err != nil {
+			return o.failed(r, err)
+		}
+	}
+}
+
+// guarded runs one attempt within the breaker.
+func (o Op) guarded(ctx context.Context, began time.Time, once func(began time.Time) (Phase, error)) (phase Phase, err error) {
+	permit, err := o.breaker.Enter()
+	if err != nil {
+		return PhaseConnect, err
+	}
+	health := HealthUnknown // also what a panic or Goexit of the application says about the server
+	defer func() { permit.Leave(health, time.Since(began)) }()
+	phase, err = once(began)
+	health = o.judge(ctx, err, phase)
+	return phase, err
+}
+
+func (o Op) execOnce(ctx context.Context, began time.Time, sql string, args []any) (n int64, phase Phase, err error) {
+	permit, err := o.breaker.Enter()
+	if err != nil {
+		return 0, PhaseConnect, err
+	}
+	health := HealthUnknown
+	defer func() { permit.Leave(health, time.Since(began)) }()
+	if n, phase, err = o.execUnguarded(ctx, sql, args); err == nil {
+		health = HealthAlive
+	} else {
+		health = o.judge(ctx, err, phase)
+	}
+	return n, phase, err
+}
+
+func (o Op) execUnguarded(ctx context.Context, sql string, args []any) (int64, Phase, error) {
+	conn, err := o.db.acquire(ctx)
+	if err != nil {
+		return 0, PhaseConnect, err
+	}
+	defer o.db.release(conn)
+	n, err := execOn(ctx, conn.Conn(), sql, args)
+	if err != nil {
+		o.db.after(conn.Conn(), err, PhaseAutocommit)
+	}
+	return n, PhaseAutocommit, err
+}
+
+func (o Op) queryOnce(ctx context.Context, sql string, args []any) (*Rows, Phase, error) {
+	conn, err := o.db.acquire(ctx)
+	if err != nil {
+		return nil, PhaseConnect, err
+	}
+	rows, err := queryOn(ctx, conn.Conn(), sql, args)
+	if err != nil {
+		o.db.after(conn.Conn(), err, PhaseAutocommit)
+		o.db.release(conn)
+		return nil, PhaseAutocommit, err
+	}
+	rows.release = func() {
+		o.db.after(conn.Conn(), rows.Err(), PhaseAutocommit)
+		o.db.release(conn)
+	}
+	return rows, PhaseAutocommit, nil
+}
+
+// judge is what an attempt says about the server. A caller who gave up says nothing, whatever error came of it.
+func (o Op) judge(ctx context.Context, err error, phase Phase) Health {
+	switch {
+	case err == nil:
+		return HealthAlive
+	case ctx.Err() != nil:
+		return HealthUnknown
+	case errors.Is(err, errOfApplication):
+		return HealthAlive
+	}
+	return o.db.policy.classify(err, phase).Health
+}
+
+func (o Op) attempt(err error, phase Phase, began time.Time) Attempt {
+	a := Attempt{Err: err, Phase: phase, Took: time.Since(began)}
+	var open *BreakerOpenError
+	switch {
+	case errors.Is(err, errOfApplication):
+		a.Err, a.Verdict = errors.Unwrap(err), Verdict{Health: HealthAlive, Reason: "an error of the application"}
+	case errors.As(err, &open):
+		a.Verdict = Verdict{Reason: "the circuit breaker is open"}
+		if o.db.policy.retry.WaitForBreaker && !open.Until.IsZero() {
+			a.Verdict.Action = Retry
+		}
+	default:
+		a.Verdict = o.db.policy.classify(err, phase)
+	}
+	return a
+}
+
+func (o Op) retrying(began time.Time) *retrying {
+	return &retrying{db: o.db, op: o.name, idempotent: o.idempotent, began: began}
+}
+
+func (o Op) succeeded(began time.Time) {
+	took := time.Since(began)
+	o.db.policy.budget.success()
+	o.db.typical.add(took)
+	if o.db.counted {
+		o.db.policy.metrics.Request(o.name, "ok", took)
+	}
+}
+
+func (o Op) failed(r *retrying, err error) error {
+	outcome := "error"
+	switch last := r.history[len(r.history)-1]; {
+	case errors.Is(err, ErrBreakerOpen):
+		outcome = "rejected"
+	case last.Verdict.Action == Ambiguous || last.Verdict.Action == RetryIfIdempotent && !o.idempotent:
+		outcome = "ambiguous"
+	}
+	o.db.policy.metrics.Request(o.name, outcome, time.Since(r.began))
+	return err
+}
+
+// errOfApplication marks an error of a transaction's function that is not one of its statements: it is returned as it
+// is, is not repeated, and says nothing against the server.
+var errOfApplication = errors.New("error of the application")
+
+type applicationError struct{ err error }
+
+func (e *applicationError) Error() string        { return e.err.Error() }
+func (e *applicationError) Is(target error) bool { return target == errOfApplication }
+func (e *applicationError) Unwrap() error        { return e.err }
+
+// after draws the consequences of a failed statement for the pool: others of its connections may be dead, too, or
+// the server may not be the primary any more.
+func (db *DB) after(conn *pgx.Conn, err error, phase Phase) {
+	if err == nil {
+		return
+	}
+	v := db.policy.classify(err, phase)
+	if v.SuspectPool {
+		db.suspect(v.Reason)
+	}
+	if v.SuspectRole {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		_ = conn.Close(ctx)
+		cancel()
+		db.pool.Reset() // new connections ask target_session_attrs again
+		db.suspect(v.Reason)
+	}
+	if v.Alert {
+		db.policy.logger.Error("database error that a person must look at", "target", db.target.String(), "reason", v.Reason, "error", err)
+	}
+}
