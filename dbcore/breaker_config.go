@@ -174,13 +174,6 @@ func (c BreakerConfig) withDefaults() BreakerConfig {
 	return c
 }
 
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
-}
-
 // validate expects the defaults to be set.
 func (c BreakerConfig) validate() error {
 	isRate := func(r float64) bool { return r >= 0 && r <= 1 } // false for NaN

@@ -4,130 +4,99 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 )
 
-// maxBreakers is how many named breakers a registry keeps. A program has some dozens of operations; more names than this
-// mean that something that varies, such as a customer's number, got into them.
-const maxBreakers = 256
+// maxBreakers is how many named breakers a breakerSet makes, some kilobytes each. A program has some dozens of
+// operations; more names than this mean that something that varies, such as a customer's number, got into them.
+const maxBreakers = 512
 
-// overflowBreaker is the name of the breaker that new names share when no other can be dropped for them.
+// overflowBreaker is the name of the breaker that all names beyond maxBreakers share.
 const overflowBreaker = "(other)"
 
-// breakers is a registry: a Breaker for each operation, made when it is first asked for.
+// breakerSet has a Breaker for each named operation, made when it is first asked for.
 //
-// The number of names is bounded. A new name beyond the bound takes the place of a closed breaker that was asked for once
-// only, or failing that of any closed one, after which all must be asked for again to count as used (the CLOCK algorithm,
-// which needs neither time stamps nor an exclusive lock when a breaker is used). What a
-// closed breaker knows is at most Interval old and of little worth if nobody uses it; a request still under way keeps its
-// Breaker, only its outcome counts no more. A breaker that is open or half-open is never dropped: it would come back
-// closed, and an outage under many names would let everything pass. When there is no closed one, new names share one
-// breaker.
-type breakers struct {
-	cfg BreakerConfig
-
+// The number of names is bounded, and names beyond the bound share one breaker. None is ever dropped to make room for
+// another. Whoever holds an Op holds its breaker, so a dropped one would go on to work where force and all do not reach
+// it, and the name would come back with a second breaker beside it. An open one would even come back closed, and an
+// outage under ever new names would let everything pass. Sharing is coarser and always safe: what it costs is that one
+// operation's outage may hold up others of the names that are too many, and the name "(other)" in metrics says so.
+type breakerSet struct {
 	mu     sync.RWMutex
-	byName map[string]*registered
+	cfg    BreakerConfig // of those that are made from now on
+	byName map[string]*Breaker
 	other  *Breaker
-	mode   BreakerMode // of those that are made from now on
 	closed bool
 }
 
-type registered struct {
-	*Breaker
-	used atomic.Bool // again since it was made, and since the last time that all were
-}
-
-// newBreakers checks cfg, so that get cannot fail. Errors: ErrInvalidConfig.
-func newBreakers(cfg BreakerConfig) (*breakers, error) {
+// newBreakerSet checks cfg, so that get cannot fail. Errors: ErrInvalidConfig.
+func newBreakerSet(cfg BreakerConfig) (*breakerSet, error) {
 	other, err := NewBreaker(overflowBreaker, cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &breakers{cfg: other.cfg, byName: map[string]*registered{}, other: other, mode: cfg.Mode}, nil
+	return &breakerSet{cfg: other.cfg, byName: map[string]*Breaker{}, other: other}, nil
 }
 
-// get is the breaker of an operation. It is cheap for a name that exists: a shared lock and a map.
-func (r *breakers) get(name string) *Breaker {
-	r.mu.RLock()
-	found := r.byName[name]
-	r.mu.RUnlock()
-	if found == nil {
-		return r.add(name)
+// get is the breaker of an operation, always the same for a name. It is cheap for one that was asked for before: a
+// shared lock and a map.
+func (s *breakerSet) get(name string) *Breaker {
+	s.mu.RLock()
+	b := s.byName[name]
+	full := len(s.byName) >= maxBreakers
+	s.mu.RUnlock()
+	switch {
+	case b != nil:
+		return b
+	case full:
+		return s.other
 	}
-	if !found.used.Load() { // not written each time, which would move its cache line between processors
-		found.used.Store(true)
-	}
-	return found.Breaker
+	return s.add(name)
 }
 
-func (r *breakers) add(name string) *Breaker {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if found := r.byName[name]; found != nil {
-		return found.Breaker
+func (s *breakerSet) add(name string) *Breaker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.byName[name]; b != nil {
+		return b
 	}
-	if len(r.byName) >= maxBreakers && !r.dropOne() {
-		return r.other
+	if len(s.byName) >= maxBreakers {
+		return s.other
 	}
-	cfg := r.cfg
-	cfg.Mode = r.mode
-	b, err := NewBreaker(name, cfg)
-	if err != nil { // cannot be: newBreakers has checked cfg, and force the mode
-		return r.other
+	b, err := NewBreaker(name, s.cfg)
+	if err != nil { // cannot be: newBreakerSet has checked the settings, and force the mode
+		return s.other
 	}
-	if r.closed {
+	if s.closed {
 		b.Close()
 	}
-	r.byName[name] = &registered{Breaker: b} // not yet used: a flood of names that come once drops its own
+	s.byName[name] = b
 	return b
 }
 
-// dropOne makes room for a name. The order of the map is random, which is what makes the search fair.
-func (r *breakers) dropOne() bool {
-	var victim string
-	found := false
-	for name, b := range r.byName {
-		if b.State() != BreakerClosed {
-			continue
-		}
-		if !b.used.Load() {
-			delete(r.byName, name)
-			return true
-		}
-		victim, found = name, true
+// all are the breakers that there are, sorted by name, and the shared one if it has anything to tell.
+func (s *breakerSet) all() []*Breaker {
+	s.mu.RLock()
+	list := make([]*Breaker, 0, len(s.byName)+1)
+	for _, b := range s.byName {
+		list = append(list, b)
 	}
-	for _, b := range r.byName {
-		b.used.Store(false)
-	}
-	delete(r.byName, victim)
-	return found
-}
-
-// all are the breakers, sorted by name, and the shared one if it was used.
-func (r *breakers) all() []*Breaker {
-	r.mu.RLock()
-	list := make([]*Breaker, 0, len(r.byName)+1)
-	for _, b := range r.byName {
-		list = append(list, b.Breaker)
-	}
-	r.mu.RUnlock()
-	if c := r.other.Counts(); c != (BreakerCounts{}) {
-		list = append(list, r.other)
+	s.mu.RUnlock()
+	if s.other.Counts() != (BreakerCounts{}) {
+		list = append(list, s.other)
 	}
 	slices.SortFunc(list, func(a, b *Breaker) int { return strings.Compare(a.name, b.name) })
 	return list
 }
 
 // force sets the mode of all breakers, those to come included. Errors: ErrInvalidConfig, and nothing is changed.
-func (r *breakers) force(mode BreakerMode) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.other.Force(mode); err != nil {
+func (s *breakerSet) force(mode BreakerMode) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.other.Force(mode); err != nil {
 		return err
 	}
-	r.mode = mode
-	for _, b := range r.byName {
+	s.cfg.Mode = mode
+	for _, b := range s.byName {
 		if err := b.Force(mode); err != nil {
 			return err
 		}
@@ -136,12 +105,12 @@ func (r *breakers) force(mode BreakerMode) error {
 }
 
 // close ends the callbacks of all breakers, those to come included: see Breaker.Close.
-func (r *breakers) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = true
-	r.other.Close()
-	for _, b := range r.byName {
+func (s *breakerSet) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.other.Close()
+	for _, b := range s.byName {
 		b.Close()
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-func newTestRegistry(t *testing.T, cfg BreakerConfig) *breakers {
+func newTestBreakerSet(t *testing.T, cfg BreakerConfig) *breakerSet {
 	t.Helper()
-	r, err := newBreakers(cfg)
+	r, err := newBreakerSet(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,8 +31,8 @@ func openByFailures(t *testing.T, b *Breaker) {
 	}
 }
 
-func TestBreakersGivesOnePerName(t *testing.T) {
-	r := newTestRegistry(t, BreakerConfig{})
+func TestBreakerSetGivesOneForEachName(t *testing.T) {
+	r := newTestBreakerSet(t, BreakerConfig{})
 	read, write := r.get("read"), r.get("write")
 	if read == write || r.get("read") != read || read.Name() != "read" {
 		t.Fatal("want one breaker a name, always the same")
@@ -46,65 +46,33 @@ func TestBreakersGivesOnePerName(t *testing.T) {
 	}
 }
 
-func TestBreakersAreBounded(t *testing.T) {
-	r := newTestRegistry(t, BreakerConfig{})
-	for i := range 10 * maxBreakers {
-		r.get(fmt.Sprint("customer ", i))
-		if n := len(r.byName); n > maxBreakers {
-			t.Fatalf("%d breakers, want at most %d", n, maxBreakers)
-		}
-	}
-}
-
-func TestBreakersKeepThoseThatAreUsedOrOpen(t *testing.T) {
-	r := newTestRegistry(t, BreakerConfig{})
-	used, open := r.get("used"), r.get("open")
-	openByFailures(t, open)
-	r.get("used")
-	for i := range 10 * maxBreakers {
+func TestBreakerSetIsBounded(t *testing.T) {
+	r := newTestBreakerSet(t, BreakerConfig{})
+	first := r.get("first")
+	for i := range 4 * maxBreakers {
 		r.get(fmt.Sprint("customer ", i))
 	}
-	if r.get("open") != open {
-		t.Error("an open breaker was dropped, and its outage forgotten")
+	if n := len(r.all()); n != maxBreakers {
+		t.Errorf("%d breakers, want %d: names beyond share one, which was not used yet", n, maxBreakers)
 	}
-	if r.get("used") != used {
-		t.Error("a breaker in use was dropped for names that came once")
-	}
-}
-
-func TestBreakersMakeRoomWhenAllAreUsed(t *testing.T) {
-	r := newTestRegistry(t, BreakerConfig{})
-	for range 2 {
-		for i := range maxBreakers {
-			r.get(fmt.Sprint("operation ", i))
-		}
-	}
-	if b := r.get("one more"); b.Name() != "one more" || len(r.byName) != maxBreakers {
-		t.Errorf("got %q, %d breakers", b.Name(), len(r.byName))
-	}
-}
-
-func TestBreakersShareOneWhenAllAreOpen(t *testing.T) {
-	r := newTestRegistry(t, BreakerConfig{})
-	for i := range maxBreakers {
-		openByFailures(t, r.get(fmt.Sprint("operation ", i)))
+	if r.get("first") != first {
+		t.Error("a breaker was dropped for another name")
 	}
 	shared := r.get("one more")
 	if shared != r.get("and another") || shared.Name() != overflowBreaker {
-		t.Errorf("new names got %q, want the shared breaker", shared.Name())
+		t.Errorf("names that are too many got %q, want the shared breaker", shared.Name())
 	}
 	openByFailures(t, shared)
-	if list := r.all(); len(list) != maxBreakers+1 {
+	if list := r.all(); len(list) != maxBreakers+1 || list[0] != shared {
 		t.Errorf("all gives %d, want the shared one too", len(list))
 	}
-	r.get("operation 7").Reset()
-	if b := r.get("one more"); b == shared || b.Name() != "one more" {
-		t.Error("there is room again, and the new name still shares")
+	if first.State() != BreakerClosed {
+		t.Error("the shared breaker's failures opened another")
 	}
 }
 
-func TestBreakersForceReachesThoseToCome(t *testing.T) {
-	r := newTestRegistry(t, BreakerConfig{})
+func TestBreakerSetForceReachesThoseToCome(t *testing.T) {
+	r := newTestBreakerSet(t, BreakerConfig{})
 	before := r.get("before")
 	if err := r.force(BreakerMode(9)); !errors.Is(err, ErrInvalidConfig) {
 		t.Errorf("force(9): %v", err)
@@ -119,8 +87,8 @@ func TestBreakersForceReachesThoseToCome(t *testing.T) {
 	}
 }
 
-func TestBreakersCloseReachesThoseToCome(t *testing.T) {
-	r := newTestRegistry(t, BreakerConfig{OnStateChange: func(e BreakerEvent) { t.Errorf("told of %+v after close", e) }})
+func TestBreakerSetCloseReachesThoseToCome(t *testing.T) {
+	r := newTestBreakerSet(t, BreakerConfig{OnStateChange: func(e BreakerEvent) { t.Errorf("told of %+v after close", e) }})
 	before := r.get("before")
 	r.close()
 	for _, b := range []*Breaker{before, r.get("after"), r.other} {
@@ -131,14 +99,14 @@ func TestBreakersCloseReachesThoseToCome(t *testing.T) {
 	}
 }
 
-func TestBreakersRefuseWrongSettings(t *testing.T) {
-	if _, err := newBreakers(BreakerConfig{FailureRate: 2}); !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), "FailureRate") {
+func TestBreakerSetRefusesWrongSettings(t *testing.T) {
+	if _, err := newBreakerSet(BreakerConfig{FailureRate: 2}); !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), "FailureRate") {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestBreakersConcurrently(t *testing.T) {
-	r := newTestRegistry(t, BreakerConfig{})
+func TestBreakerSetConcurrently(t *testing.T) {
+	r := newTestBreakerSet(t, BreakerConfig{})
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -157,13 +125,13 @@ func TestBreakersConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(r.byName) > maxBreakers {
-		t.Errorf("%d breakers", len(r.byName))
+	if n := len(r.byName); n != maxBreakers {
+		t.Errorf("%d breakers, want %d", n, maxBreakers)
 	}
 }
 
-func BenchmarkBreakersGet(b *testing.B) {
-	r, err := newBreakers(BreakerConfig{})
+func BenchmarkBreakerSetGet(b *testing.B) {
+	r, err := newBreakerSet(BreakerConfig{})
 	if err != nil {
 		b.Fatal(err)
 	}
