@@ -19,6 +19,7 @@ const (
 	maxConfigFile  = 1 << 20
 	maxConfigBytes = 16 << 20
 	maxConfigFiles = 500
+	maxConfigNames = 2000 // that are looked for, whether they are there or not
 )
 
 // settingsEntry is the file of a backup that holds the source's settings as the server told them.
@@ -103,13 +104,17 @@ type configReader struct {
 
 // file reads one file, and all that it includes.
 func (r *configReader) file(kind configKind, in include) error {
-	if r.seen[in.path] {
+	if r.seen[in.path] || len(r.seen) > maxConfigNames {
 		return nil
 	}
 	if r.seen == nil {
 		r.seen = map[string]bool{}
 	}
 	r.seen[in.path] = true
+	if len(r.seen) > maxConfigNames {
+		r.out.unread(in.path, fmt.Sprintf("the configuration names more than %d files; neither this nor later ones were looked for", maxConfigNames))
+		return nil
+	}
 	if in.dir {
 		return r.directory(kind, in.path)
 	}
