@@ -100,21 +100,31 @@ type configReader struct {
 	out   *configuration
 	seen  map[string]bool
 	bytes int
+	full  bool // maxConfigNames are reached
+}
+
+// named reads what another file names. Of more names than anybody has, the rest is not looked for: each is a question
+// to the server, and those that are not there are listed in the manifest.
+func (r *configReader) named(kind configKind, in include) error {
+	if len(r.seen) < maxConfigNames {
+		return r.file(kind, in)
+	}
+	if !r.full && !r.seen[in.path] {
+		r.full = true
+		r.out.unread(in.path, fmt.Sprintf("the configuration names more than %d files: this and later ones were not looked for", maxConfigNames))
+	}
+	return nil
 }
 
 // file reads one file, and all that it includes.
 func (r *configReader) file(kind configKind, in include) error {
-	if r.seen[in.path] || len(r.seen) > maxConfigNames {
+	if r.seen[in.path] {
 		return nil
 	}
 	if r.seen == nil {
 		r.seen = map[string]bool{}
 	}
 	r.seen[in.path] = true
-	if len(r.seen) > maxConfigNames {
-		r.out.unread(in.path, fmt.Sprintf("the configuration names more than %d files; neither this nor later ones were looked for", maxConfigNames))
-		return nil
-	}
 	if in.dir {
 		return r.directory(kind, in.path)
 	}
@@ -138,7 +148,7 @@ func (r *configReader) file(kind configKind, in include) error {
 	r.out.contents[in.path] = *content
 	r.bytes += len(*content)
 	for _, next := range includesOf(kind, in.path, *content) {
-		if err := r.file(kind, next); err != nil {
+		if err := r.named(kind, next); err != nil {
 			return err
 		}
 	}
@@ -159,7 +169,7 @@ func (r *configReader) directory(kind configKind, dir string) error {
 	slices.Sort(names)
 	for _, name := range names {
 		if strings.HasSuffix(name, ".conf") && !strings.HasPrefix(name, ".") {
-			if err := r.file(kind, include{path: path.Join(dir, name), optional: true}); err != nil {
+			if err := r.named(kind, include{path: path.Join(dir, name), optional: true}); err != nil {
 				return err
 			}
 		}
