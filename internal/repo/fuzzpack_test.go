@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"hash/maphash"
 	"io"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -158,6 +160,39 @@ func FuzzWALObject(f *testing.F) {
 		w, err := r.WALHeader(t.Context(), "c1", name)
 		if err != nil || !bytes.Equal(plain, data) || w.Name != name || w.Length != int64(len(data)) || w.Content != r.name(data) {
 			t.Fatalf("accepted %+v with %d bytes of %d, %v", w, len(plain), len(data), err)
+		}
+	})
+}
+
+// FuzzRun reads hostile bytes as the checkpoint of an attempt that died, and looks up all that it names.
+func FuzzRun(f *testing.F) {
+	var run []byte
+	_ = encodePages(someEntries(), func(_ string, page []byte) error {
+		run = append(binary.AppendUvarint(run, uint64(len(page))), page...)
+		f.Add(bytes.Clone(run))
+		return nil
+	})
+	f.Add(binary.AppendUvarint(nil, 1<<63))
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		b := &runBaseline{seed: maphash.MakeSeed(), index: map[uint64]int32{}}
+		var err error
+		if got := allocated(func() { err = b.add(plain) }); got > uint64(1<<20+500*len(plain)) {
+			t.Fatalf("%d bytes were allocated for a checkpoint of %d", got, len(plain))
+		}
+		if err != nil {
+			return
+		}
+		for n, page := range b.pages {
+			entries, err := decodePage(page)
+			if err != nil {
+				t.Fatalf("page %d was taken in: %v", n, err)
+			}
+			for i := range entries {
+				e, ok, err := b.Lookup(t.Context(), entries[i].Path)
+				if last := b.index[maphash.String(b.seed, entries[i].Path)]; err != nil || !ok || int(last) == n && !reflect.DeepEqual(e, entries[i]) {
+					t.Fatalf("%s of page %d: %+v, %t, %v", entries[i].Path, n, e, ok, err)
+				}
+			}
 		}
 	})
 }
