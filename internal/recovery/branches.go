@@ -5,31 +5,39 @@ import (
 	"fmt"
 
 	"lifeboat/internal/pg"
+	"lifeboat/internal/repo"
 	"lifeboat/internal/wal"
 	"lifeboat/internal/wal/walrecord"
 )
 
-// refuseAmbiguous refuses a time that lies on two branches, unless one is named (R2). After a promotion the old timeline
-// may have gone on by itself, and a restored copy may have begun a timeline that was given up: then there are two
-// answers to what the data were at a time, from the first transaction behind the fork on until the other branch ends.
-func refuseAmbiguous(ctx context.Context, opts PlanOptions, inv *wal.Inventory, h pg.History, g goal) error {
+// refuseAmbiguous refuses a target that stands for more than one place (R2). After a promotion the old timeline may have
+// gone on by itself, and a restored copy may have begun a timeline that was given up: then there are two answers to what
+// the data were.
+func refuseAmbiguous(ctx context.Context, opts PlanOptions, manifests []*repo.Manifest, inv *wal.Inventory, h pg.History, g goal) error {
+	switch {
+	case g.Kind == Name:
+		return refuseAmbiguousName(ctx, opts, manifests, inv, h, g)
+	case opts.Timeline != 0:
+		return nil
+	case g.Kind == Time:
+		return refuseAmbiguousTime(ctx, opts, inv, h, g)
+	case g.Kind == LSN:
+		return refuseAmbiguousLSN(ctx, opts, inv, h, g)
+	}
+	return nil
+}
+
+// refuseAmbiguousTime refuses a time that lies on two branches, unless one is named: from the first transaction behind
+// the fork on until the other branch ends.
+func refuseAmbiguousTime(ctx context.Context, opts PlanOptions, inv *wal.Inventory, h pg.History, g goal) error {
 	at := pg.TimestampOf(g.time)
-	for i := range inv.Timelines {
-		t := &inv.Timelines[i]
-		if t.Timeline == h.Timeline || len(t.Runs) == 0 {
-			continue
-		}
-		other, err := inv.History(t.Timeline)
-		if err != nil {
-			other = pg.History{Timeline: t.Timeline} // nobody knows where it came from: all of it counts
-		}
-		fork := forkOf(h, other)
+	return branches(inv, h, func(t *wal.Timeline, fork pg.LSN) error {
 		theirs, err := branchTimes(ctx, opts, inv, pg.History{Timeline: t.Timeline}, t.Runs, fork)
 		if err != nil {
 			return err
 		}
 		if theirs == nil || at > theirs.last {
-			continue
+			return nil
 		}
 		begin := theirs.first
 		if at < begin {
@@ -38,14 +46,13 @@ func refuseAmbiguous(ctx context.Context, opts PlanOptions, inv *wal.Inventory, 
 				return err
 			}
 			if first == nil || at < *first {
-				continue // both branches are still as they were at the fork
+				return nil // both branches are still as they were at the fork
 			}
 		}
 		return refuse(fmt.Sprintf("name one: --timeline %d or --timeline %d", t.Timeline, h.Timeline),
 			"time %s lies on two branches: they part at %v, timeline %d has transactions of its own up to %v, and the present timeline is %d",
 			g.Value, fork, t.Timeline, theirs.last, h.Timeline)
-	}
-	return nil
+	})
 }
 
 // forkOf is the first position that two histories do not share.

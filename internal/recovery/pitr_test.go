@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -49,6 +50,15 @@ func newBench(t *testing.T, major int, tablespaces ...string) *bench {
 		Major: major, Checksums: true, OwnIdentity: true,
 		Settings: map[string]string{"track_commit_timestamp": "on"}, Tablespaces: tablespaces,
 	})
+}
+
+// newBenchWith is newBench for a server with these options and settings besides its own.
+func newBenchWith(t *testing.T, opts pgtest.Options) *bench {
+	t.Helper()
+	settings := map[string]string{"track_commit_timestamp": "on"}
+	maps.Copy(settings, opts.Settings)
+	opts.Checksums, opts.OwnIdentity, opts.Settings = true, true, settings
+	return newBenchOf(t, opts)
 }
 
 func newBenchOf(t *testing.T, opt pgtest.Options) *bench {

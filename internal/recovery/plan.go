@@ -63,7 +63,9 @@ type Plan struct {
 	// gives up what its pg_wal has and the repository has not (R20).
 	Delta      bool `json:"delta,omitempty"`
 	DiscardWAL bool `json:"discardWal,omitempty"`
-
+	// Overtaken are commits that a time target loses although they had committed by then, because a later one stands
+	// before them in WAL (R19).
+	Overtaken []Transaction `json:"overtaken,omitempty"`
 	// Warnings are for the person who reads the plan.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -85,15 +87,17 @@ type PlanOptions struct {
 	Delta, DiscardWAL bool
 }
 
+const seeHelp = "`lifeboat restore --help` shows what can be asked for"
+
 // MakePlan plans a restore. It reads the repository and looks at the target directory, and changes nothing. A target
 // that cannot be reached, or a place that may not be written, is *RefusedError.
 func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	g, err := opts.Target.parse()
 	if err != nil {
-		return nil, refuse("", "%v", err)
+		return nil, refuse(seeHelp, "%v", err)
 	}
 	if opts.Action, err = opts.Action.check(); err != nil {
-		return nil, refuse("", "%v", err)
+		return nil, refuse(seeHelp, "%v", err)
 	}
 	if opts.TargetDir != "" {
 		opts.TargetDir = filepath.Clean(opts.TargetDir)
@@ -118,10 +122,8 @@ func MakePlan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	if err != nil {
 		return nil, refuse("`lifeboat wal-status` lists the timelines", "%v", err)
 	}
-	if g.Kind == Time && opts.Timeline == 0 {
-		if err := refuseAmbiguous(ctx, opts, inv, history, g); err != nil {
-			return nil, err
-		}
+	if err := refuseAmbiguous(ctx, opts, manifests, inv, history, g); err != nil {
+		return nil, err
 	}
 	m, path, stop, err := choose(ctx, opts.Repo, manifests, inv, history, g)
 	if err != nil {
@@ -209,7 +211,7 @@ func try(ctx context.Context, path *walPath, g goal, m *repo.Manifest) (stop *St
 		if err != nil {
 			return nil, "", err
 		}
-		if pg.TimestampOf(g.time) < until {
+		if g.later(&Transaction{Time: until}) {
 			return nil, fmt.Sprintf("the target lies before it was begun: it contains what was done until %v", until), nil
 		}
 	}
@@ -272,6 +274,9 @@ func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path 
 			"max_prepared_transactions": m.MaxPreparedXacts, "max_locks_per_transaction": m.MaxLocksPerXact,
 		},
 	}
+	if t := path.history.TimelineAt(stop.ReplayedTo - 1); t != p.Timeline {
+		p.Stop.Timeline = t
+	}
 	fitWALSize(p.Settings, m.WALSegmentSize)
 	p.considerSource(m)
 	if path.gap() {
@@ -296,6 +301,9 @@ func fill(ctx context.Context, opts PlanOptions, g goal, m *repo.Manifest, path 
 		return nil, err
 	}
 	p.Warnings = append(p.Warnings, lv.warnings(p)...)
+	if err := p.warnOrder(ctx, path, g); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 

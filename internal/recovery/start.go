@@ -154,6 +154,9 @@ func (s *Server) recover(ctx context.Context, p *Plan, opts StartOptions) error 
 		return s.Instance.Stop(ctx, pginstance.Fast)
 	}
 	opts.Progress(Progress{Phase: "promote"})
+	if err := p.lendSegment(); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
 	if err := Note(p, reachedNote, s.Reached); err != nil { // promotion cannot be repeated
 		return err
 	}

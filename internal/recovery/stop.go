@@ -27,6 +27,9 @@ type Stop struct {
 	// committed or not; nil if there is none. A transaction whose end is an LSN target itself is replayed, but not
 	// counted there (recoveryStopsAfter, xlogrecovery.c).
 	LastTime *pg.Timestamp `json:"lastTime"`
+	// Timeline is that of the last replayed record, if it is not the plan's: then the stop lies before the plan's timeline
+	// began. 0 otherwise.
+	Timeline pg.Timeline `json:"timeline,omitempty"`
 }
 
 // ender decides at which record replay stops: before it, after it, or not yet.
@@ -121,7 +124,7 @@ func (p *walPath) findName(ctx context.Context, g goal) (*Stop, error) {
 	err := p.each(ctx, func(s stretch) (bool, error) {
 		found = s.crossing != nil && s.crossing.RestorePoint != nil && s.crossing.RestorePoint.Name == g.Value || s.facts.Cut
 		for _, rp := range s.facts.RestorePoints {
-			found = found || rp.Name == g.Value
+			found = found || rp.Name == g.Value && rp.LSN >= p.start
 		}
 		from = s.begin
 		return found, nil
@@ -153,11 +156,12 @@ func (p *walPath) lastRecord(ctx context.Context) (last pg.LSN, err error) {
 // lost. It returns nil if WAL ends first.
 func (p *walPath) exact(ctx context.Context, from pg.LSN, stop ender) (*Stop, error) {
 	s := &Stop{}
-	if err := p.before(ctx, from, s); err != nil {
+	hidden, err := p.before(ctx, from, s)
+	if err != nil {
 		return nil, err
 	}
-	previous := from
-	err := p.scan(ctx, from, func(rec *walrecord.Record, ev *walrecord.Event) bool {
+	known, previous := s.LastCommit, from
+	err = p.scan(ctx, from, func(rec *walrecord.Record, ev *walrecord.Event) bool {
 		if s.At != 0 { // beyond the stop: only the first lost transaction is of interest, and only nearby
 			s.see(ev.Transaction, &s.FirstLost)
 			return s.FirstLost != nil || rec.LSN > s.At+2*pg.LSN(p.inv.SegmentSize)
@@ -184,35 +188,73 @@ func (p *walPath) exact(ctx context.Context, from pg.LSN, stop ender) (*Stop, er
 	if s.At == 0 {
 		return nil, nil
 	}
+	if s.LastCommit == known {
+		if err := p.uncover(ctx, hidden, from, s); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil // also if what follows the stop cannot be read: it is not needed
 }
 
 // see keeps a commit that can be examined afterwards: one with an xid.
-func (s *Stop) see(t *walrecord.Transaction, where **walrecord.Transaction) {
-	if t != nil && !t.Abort && !t.XIDUnknown && t.XID != 0 {
-		*where = t
+func (s *Stop) see(t *walrecord.Transaction, where **walrecord.Transaction) bool {
+	if t == nil || t.Abort || t.XIDUnknown || t.XID == 0 {
+		return false
 	}
+	*where = t
+	return true
 }
 
 // before fills what facts tell of the transactions ahead of position from, for the case that none follows before the
-// stop.
-func (p *walPath) before(ctx context.Context, from pg.LSN, stop *Stop) error {
-	return p.each(ctx, func(s stretch) (bool, error) {
+// stop. hidden are the stretches behind the last commit that facts name, in which there are commits that they do not
+// name, because an abort follows.
+func (p *walPath) before(ctx context.Context, from pg.LSN, stop *Stop) (hidden []stretch, err error) {
+	err = p.each(ctx, func(s stretch) (bool, error) {
 		if s.facts.StartLSN >= from {
 			return true, nil
 		}
-		for _, t := range []*walrecord.Transaction{crossing(s.crossing), s.facts.Last} {
+		keep := func(t *walrecord.Transaction) {
 			if t == nil || t.LSN >= from {
-				continue
+				return
 			}
 			if t.LSN >= p.start { // what is older is in the backup, and not replayed
 				at := t.Time
 				stop.LastTime = &at
 			}
-			stop.see(t, &stop.LastCommit)
+			if stop.see(t, &stop.LastCommit) {
+				hidden = nil
+			}
 		}
+		keep(crossing(s.crossing))
+		if s.facts.Commits > 0 {
+			hidden = append(hidden, s)
+		}
+		keep(s.facts.Last)
 		return false, nil
 	})
+	return hidden, err
+}
+
+// uncover looks for the last commit in stretches of which facts do not name it, the newest first.
+func (p *walPath) uncover(ctx context.Context, hidden []stretch, from pg.LSN, stop *Stop) error {
+	for i := len(hidden) - 1; i >= 0; i-- {
+		end := min(from, pg.LSN((hidden[i].number+1)*uint64(p.inv.SegmentSize)))
+		var last *Transaction
+		err := p.scan(ctx, hidden[i].begin, func(rec *walrecord.Record, ev *walrecord.Event) bool {
+			if rec.LSN < end {
+				stop.see(ev.Transaction, &last)
+			}
+			return rec.LSN >= end
+		})
+		if err != nil {
+			return err
+		}
+		if last != nil {
+			stop.LastCommit = last
+			return nil
+		}
+	}
+	return nil
 }
 
 func crossing(ev *walrecord.Event) *walrecord.Transaction {
@@ -220,45 +262,4 @@ func crossing(ev *walrecord.Event) *walrecord.Transaction {
 		return nil
 	}
 	return ev.Transaction
-}
-
-// lookBack bounds how many segments before a backup are looked at for the last transaction that it contains.
-const lookBack = 256
-
-// containedUntil is a time before which the backup is of no use: it contains transactions that ended then. PostgreSQL
-// does not know that. Asked for an earlier time it stops at the first transaction that it replays, and gives out the
-// state of the backup for that of the target.
-//
-// Three things tell: the last transactions in the WAL before the backup's start, if the archive has it; the ends of
-// transactions that are replayed up to consistency, which findTime judges; and the time in the record of the checkpoint
-// with which the backup began. It has seconds only, so where it stands alone the second counts in full.
-func (p *walPath) containedUntil(ctx context.Context, stopLSN pg.LSN) (pg.Timestamp, error) {
-	bound := pg.TimestampNegInfinity
-	err := p.each(ctx, func(s stretch) (bool, error) {
-		for _, c := range s.facts.Checkpoints {
-			if c.Redo == p.start {
-				bound = max(bound, c.Time)
-			}
-		}
-		return s.facts.StartLSN >= stopLSN, nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	for n := p.first; n > 0 && p.first-n < lookBack; n-- {
-		if _, ok := p.file(n - 1); !ok {
-			break
-		}
-		f, err := p.facts(ctx, n-1)
-		if err != nil {
-			return 0, err
-		}
-		if f.Latest != nil {
-			return max(bound, f.Latest.Time), nil
-		}
-	}
-	if bound == pg.TimestampNegInfinity {
-		return bound, nil
-	}
-	return bound + 1_000_000, nil
 }

@@ -54,6 +54,18 @@ func (n Need) String() string {
 	return strings.Join(parts, ",")
 }
 
+// Find is the file of a segment's number, of whichever timeline; false if the recovery needs none.
+func (n Need) Find(number uint64, size pg.SegmentSize) (pg.Segment, bool) {
+	for _, r := range n {
+		first, err1 := pg.ParseSegment(r.First, size)
+		last, err2 := pg.ParseSegment(r.Last, size)
+		if err1 == nil && err2 == nil && first.Number <= number && number <= last.Number {
+			return pg.Segment{Timeline: first.Timeline, Number: number}, true
+		}
+	}
+	return pg.Segment{}, false
+}
+
 // Has tells whether name is needed. Names of one timeline and segment size compare as their positions do.
 func (n Need) Has(name string) bool {
 	for _, r := range n {
