@@ -98,6 +98,7 @@ func FuzzBaseBackupAnswer(f *testing.F) {
 		message('N', "SNOTICE\x00VNOTICE\x00C00000\x00Mhello\x00\x00")+message('d', "m")+message('d', "d{}")+answerEnd, "base.tar", "", []byte("x"))
 	f.Add(answerBegin+message('E', "SERROR\x00CXX001\x00Mbad\x00\x00"), "16385.tar", "/space", bytes.Repeat([]byte{7}, 1000))
 	f.Add("T\xff\xff\xff\xff", "", "", []byte{})
+	f.Add("T\x00\x00\x00\x04D\x00\x00\x00\x03", "", "", []byte{}) // a length counts its own 4 bytes
 	f.Add("T\x00\x00\x00\x04D\x00\x00\x00\x06\xff\xff", "", "", []byte{})
 	f.Add(answerBegin+"d\x3f\xff\xff\xffnbase", "", "", []byte{})
 	f.Fuzz(func(t *testing.T, answer, name, space string, content []byte) {

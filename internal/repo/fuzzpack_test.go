@@ -60,6 +60,9 @@ func FuzzPack(f *testing.F) {
 		}
 		f.Add(body, []byte("content"), []byte{}, uint32(70))
 	}
+	for at := range packIndexEntry { // each part of the index is wrong alone
+		f.Add([]byte{}, []byte("content"), append(make([]byte, at), 1), uint32(0))
+	}
 	f.Add([]byte{}, bytes.Repeat([]byte{1, 2}, 500), bytes.Repeat([]byte{0xff}, packIndexEntry), uint32(0))
 	f.Fuzz(func(t *testing.T, body, frame, index []byte, at uint32) {
 		r := testRepo(t, mem.New())
