@@ -74,9 +74,9 @@ func serverArchive(t testing.TB) []byte {
 	)
 }
 
-// sparseArchive claims size bytes of zeroes in a file of the PAX form, which takes some 3 kB (GNU tar manual, "PAX
-// Format, Version 1.0").
-func sparseArchive(size int64) []byte {
+// sparseArchive claims size bytes of zeroes in a file that takes some 3 kB, in one of two forms (GNU tar manual, "PAX
+// Format, Versions 0.1 and 1.0").
+func sparseArchive(size int64, old bool) []byte {
 	pax := func(key, value string) string {
 		n := len(key) + len(value) + 3
 		for n != len(fmt.Sprint(n))+len(key)+len(value)+3 {
@@ -100,6 +100,10 @@ func sparseArchive(size int64) []byte {
 	records := pax("GNU.sparse.major", "1") + pax("GNU.sparse.minor", "0") + pax("GNU.sparse.name", "base/1/112") + pax("GNU.sparse.realsize", fmt.Sprint(size))
 	m := fmt.Sprintf("1\n%d\n0\n", size)
 	m += strings.Repeat("\x00", 512-len(m))
+	if old {
+		m = ""
+		records = pax("GNU.sparse.size", fmt.Sprint(size)) + pax("GNU.sparse.numblocks", "1") + pax("GNU.sparse.map", fmt.Sprintf("%d,0", size))
+	}
 	return append(append(block("pax", 'x', records), block("base/1/112", '0', m)...), make([]byte, 1024)...)
 }
 
@@ -131,7 +135,8 @@ func FuzzArchive(f *testing.F) {
 	f.Add(archived(f, reg("../base/1/112", []byte("x"))))
 	f.Add(archived(f, reg("/etc/passwd", []byte("x")), reg("..", nil)))
 	f.Add(archived(f, reg("global/pg_control", make([]byte, 8192))))
-	f.Add(sparseArchive(1 << 50))
+	f.Add(sparseArchive(1<<50, false))
+	f.Add(sparseArchive(1<<50, true))
 	f.Add(archived(f, tarMember{Header: tar.Header{Typeflag: tar.TypeReg, Name: strings.Repeat("long/", 60) + "x", Mode: 1 << 40}}, reg("a", nil), reg("a/b", nil)))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -230,7 +235,8 @@ func TestArchive_OfAHostileServer(t *testing.T) {
 		{"out of a tablespace into the data directory", tablespace, archived(t, reg("../../global/1262", nil)), `a file named "../../global/1262"`},
 		{"a tablespace without an OID", dbcore.Archive{Name: "x/y.tar", TablespacePath: "/space"}, serverArchive(t), "no OID"},
 		{"a huge control file", dbcore.Archive{Name: "base.tar"}, archived(t, reg("global/pg_control", make([]byte, 1<<20))), "1048576 bytes"},
-		{"a sparse file", dbcore.Archive{Name: "base.tar"}, sparseArchive(1 << 40), "sparse file"},
+		{"a sparse file", dbcore.Archive{Name: "base.tar"}, sparseArchive(1<<40, false), "sparse file"},
+		{"a sparse file of the older form", dbcore.Archive{Name: "base.tar"}, sparseArchive(1<<40, true), "sparse file"},
 		{"a device", dbcore.Archive{Name: "base.tar"}, archived(t, tarMember{Header: tar.Header{Typeflag: tar.TypeChar, Name: "x"}}), "an entry of type"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

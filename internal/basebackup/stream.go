@@ -141,7 +141,7 @@ func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io
 		return a.writer.Add(e)
 	case tar.TypeReg:
 		a.label = a.label || name == labelFile
-		if _, sparse := h.PAXRecords["GNU.sparse.major"]; sparse { // its few bytes may stand for exabytes of zeroes
+		if sparse(h) {
 			return fmt.Errorf("the server sent %s as a sparse file", h.Name)
 		}
 		if name != controlFile {
@@ -157,6 +157,16 @@ func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io
 		return a.controlled(content.Bytes())
 	}
 	return fmt.Errorf("the server sent %s as an entry of type %q", h.Name, h.Typeflag)
+}
+
+// sparse tells whether a member's bytes stand for more that are not there, exabytes perhaps. PostgreSQL sends no such.
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 // directory records a directory; that of a tablespace is recorded already. The data directory's archive names it again

@@ -39,6 +39,19 @@ func FuzzPlan(f *testing.F) {
 		}
 		known[p.Hash] = p
 		f.Add(data)
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(data, &fields); err != nil {
+			f.Fatal(err)
+		}
+		for name, value := range fields { // each part of the plan is lost alone
+			delete(fields, name)
+			less, err := json.Marshal(fields)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(less)
+			fields[name] = value
+		}
 	}
 	f.Add([]byte(`{"format":1,"hash":""}`))
 	f.Add([]byte(`{"format":1,"backupFinishedAt":"2026-11-23T07:46:01+23:59","settings":{},"tablespaces":[],"stop":null}`))

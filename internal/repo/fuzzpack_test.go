@@ -170,11 +170,13 @@ func FuzzWALObject(f *testing.F) {
 // FuzzRun reads hostile bytes as the checkpoint of an attempt that died, and looks up all that it names.
 func FuzzRun(f *testing.F) {
 	var run []byte
-	_ = encodePages(someEntries(), func(_ string, page []byte) error {
-		run = append(binary.AppendUvarint(run, uint64(len(page))), page...)
-		f.Add(bytes.Clone(run))
-		return nil
-	})
+	for _, e := range someEntries() { // a page for each
+		_ = encodePages([]Entry{e}, func(_ string, page []byte) error {
+			run = append(binary.AppendUvarint(run, uint64(len(page))), page...)
+			f.Add(bytes.Clone(run))
+			return nil
+		})
+	}
 	f.Add(binary.AppendUvarint(nil, 1<<63))
 	f.Fuzz(func(t *testing.T, plain []byte) {
 		b := &runBaseline{seed: maphash.MakeSeed(), index: map[uint64]int32{}}
