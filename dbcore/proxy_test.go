@@ -28,6 +28,9 @@ const (
 	holdReply
 	// holdRequest passes neither the message on nor anything back, for ever.
 	holdRequest
+	// loseClient passes the message on to nobody and keeps the server's side open when the client leaves, as a network
+	// does that has lost the client without a word.
+	loseClient
 )
 
 // proxy stands between a client and the test server, and breaks the connection at a chosen point.
@@ -38,6 +41,8 @@ type proxy struct {
 
 	mu    sync.Mutex
 	what  cut
+	stays bool   // armed for every hit
+	hook  func() // called once the server has answered and before its answer is lost
 	hits  int
 	conns []net.Conn
 }
@@ -68,7 +73,21 @@ func (p *proxy) config() dbcore.Config {
 func (p *proxy) set(what cut) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.what, p.hits = what, 0
+	p.what, p.hits, p.stays, p.hook = what, 0, false, nil
+}
+
+// stay keeps the proxy armed after a hit.
+func (p *proxy) stay() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stays = true
+}
+
+// onCut has fn called between the server's answer and its loss.
+func (p *proxy) onCut(fn func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hook = fn
 }
 
 func (p *proxy) hit() int {
@@ -126,13 +145,18 @@ type proxyPair struct {
 	client, server net.Conn
 	mu             sync.Mutex
 	mute           bool
+	keep           bool          // forward's own
 	answered       chan struct{} // closed once the server's whole answer to a muted message has come
 }
 
 // forward passes on what the client sends, message by message.
 func (c *proxyPair) forward() {
 	defer c.client.Close()
-	defer c.server.Close()
+	defer func() {
+		if !c.keep {
+			c.server.Close()
+		}
+	}()
 	for first := true; ; first = false {
 		header := 5
 		if first {
@@ -151,6 +175,9 @@ func (c *proxyPair) forward() {
 			if c.act(msg) {
 				return
 			}
+			if c.keep {
+				_, _ = io.Copy(io.Discard, c.client) // not even the farewell
+			}
 			continue
 		}
 		if _, err := c.server.Write(msg); err != nil {
@@ -162,14 +189,17 @@ func (c *proxyPair) forward() {
 // act does what the proxy is armed for, and returns whether to break the connection.
 func (c *proxyPair) act(msg []byte) (breakNow bool) {
 	c.p.mu.Lock()
-	what := c.p.what
-	c.p.what = cutNothing
+	what, hook := c.p.what, c.p.hook
+	if !c.p.stays {
+		c.p.what = cutNothing
+	}
 	c.p.hits++
 	c.p.mu.Unlock()
 	switch what {
 	case cutRequest:
 		return true
-	case holdRequest:
+	case holdRequest, loseClient:
+		c.keep = what == loseClient
 		return false
 	case cutReply, holdReply:
 		c.mu.Lock()
@@ -182,6 +212,9 @@ func (c *proxyPair) act(msg []byte) (breakNow bool) {
 		_ = c.client.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		_, _ = io.Copy(c.server, c.client)
 		<-c.answered
+		if hook != nil {
+			hook()
+		}
 	}
 	return err != nil || what == cutReply
 }
