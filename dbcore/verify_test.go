@@ -53,7 +53,7 @@ func TestVerify_StillUnderWay(t *testing.T) {
 	for _, how := range []dbcore.Verify{dbcore.VerifyXID, dbcore.VerifyToken} {
 		mustExec(t, direct, "truncate underway")
 		p.set(loseClient)
-		opts := dbcore.TxOptions{Verify: how, CommitTimeout: 50 * time.Millisecond, VerifyTimeout: 300 * time.Millisecond}
+		opts := dbcore.TxOptions{Verify: how, CommitTimeout: 300 * time.Millisecond, VerifyTimeout: 300 * time.Millisecond}
 		if err := db.RunTx(t.Context(), opts, insert("underway", 1)); !errors.Is(err, dbcore.ErrCommitAmbiguous) || open() != 1 {
 			t.Errorf("%d: %v, %d open", how, err, open())
 		}
