@@ -1,6 +1,7 @@
 package dbcore_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -38,27 +39,38 @@ func ExampleBreaker_Do() {
 	// orders went from closed to open
 }
 
-// A price that is a little old is better than none.
+// Something a little old is better than nothing while the database is away.
 func ExampleFallback() {
-	breaker, err := dbcore.NewBreaker("prices", dbcore.BreakerConfig{})
+	ctx := context.Background()
+	cfg, _ := dbcore.ParseDSN(exampleDSN())
+	db, err := dbcore.Open(ctx, cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
-	cached := 41
+	defer db.Close()
+
+	cached := 0
 	price := func() (int, error) {
-		return dbcore.Fallback(breaker,
-			func() (int, error) { return 42, nil }, // ask the database
-			nil,
-			func(*dbcore.BreakerOpenError) (int, error) { return cached, nil })
+		return dbcore.Fallback(func() (int, error) {
+			fresh, err := dbcore.One[int](ctx, db.Op("price.read"), "select 42")
+			if err == nil {
+				cached = fresh
+			}
+			return fresh, err
+		}, func(open *dbcore.BreakerOpenError) (int, error) {
+			fmt.Println(open)
+			return cached, nil
+		})
 	}
 	fmt.Println(price())
 
 	// The database is to be left alone for a while.
-	if err := breaker.Force(dbcore.ModeForceOpen); err != nil {
+	if err := db.ForceBreakers(dbcore.ModeForceOpen); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(price())
 	// Output:
 	// 42 <nil>
-	// 41 <nil>
+	// circuit breaker "price.read" is forced open, nothing was sent
+	// 42 <nil>
 }

@@ -3,6 +3,7 @@ package dbcore_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -85,5 +86,34 @@ func TestBreakerOnAServerThatDies(t *testing.T) {
 			return err == nil && op.Breaker().State() == dbcore.BreakerClosed
 		})
 		t.Logf("%s: closed %s after the server was back", name, time.Since(back))
+	}
+}
+
+func TestForceBreakersReachesAllOperations(t *testing.T) {
+	db := openDB(t, socketConfig())
+	read := db.Op("read")
+	if err := db.ForceBreakers(dbcore.ModeForceOpen); err != nil {
+		t.Fatal(err)
+	}
+	for name, op := range map[string]interface {
+		Exec(ctx context.Context, sql string, args ...any) (int64, error)
+	}{"the DB's own": db, "named before": read, "named later": db.Op("write")} {
+		if _, err := op.Exec(t.Context(), "select 1"); !errors.Is(err, dbcore.ErrBreakerOpen) {
+			t.Errorf("%s: got %v, want a rejection", name, err)
+		}
+	}
+	if err := db.ForceBreakers(dbcore.ModeEnforce); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, db, "select 1")
+	var names []string
+	for _, b := range db.Breakers() {
+		names = append(names, b.Name())
+	}
+	if want := []string{"", "read", "write"}; !slices.Equal(names, want) {
+		t.Errorf("breakers %q, want %q", names, want)
+	}
+	if err := db.ForceBreakers(17); !errors.Is(err, dbcore.ErrInvalidConfig) {
+		t.Errorf("mode 17: %v", err)
 	}
 }
