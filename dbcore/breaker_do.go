@@ -30,22 +30,6 @@ func (b *Breaker) Do(fn func() error, judge func(error) Health) error {
 	return err
 }
 
-// Fallback runs fn, which makes one request, and if a circuit breaker rejected that, answers by fallback in its place:
-// from a cache, say, or with a default. The request may be one of a DB or an Op, or go through Breaker.Do.
-//
-// fallback is for rejections only, of which it learns when requests may pass again. Every other error of fn is returned
-// as it is, and so is a rejection that ended the repetition of a request of which an earlier attempt may have taken
-// effect (ErrConnectionLost, ErrCommitAmbiguous): to answer as if nothing had happened would hide that. An error of
-// fallback is returned as it is, too.
-func Fallback[T any](fn func() (T, error), fallback func(*BreakerOpenError) (T, error)) (T, error) {
-	result, err := fn()
-	var rejected *BreakerOpenError
-	if !errors.As(err, &rejected) || errors.Is(err, ErrConnectionLost) || errors.Is(err, ErrCommitAmbiguous) {
-		return result, err
-	}
-	return fallback(rejected)
-}
-
 func judgeAnyError(err error) Health {
 	switch {
 	case err == nil:

@@ -60,7 +60,7 @@ func TestBreakerDo(t *testing.T) {
 	}))
 }
 
-func TestFallback(t *testing.T) {
+func TestOrElse(t *testing.T) {
 	rejection := &dbcore.BreakerOpenError{Name: "orders", Until: time.Now().Add(time.Minute)}
 	noCache := errors.New("nothing cached")
 	for _, tc := range []struct {
@@ -79,11 +79,14 @@ func TestFallback(t *testing.T) {
 		{"an earlier attempt may have taken effect", &dbcore.RetryError{Attempts: 2, Err: rejection, Open: dbcore.ErrConnectionLost}, nil, "fresh", dbcore.ErrConnectionLost},
 		{"an earlier attempt may have committed", &dbcore.RetryError{Attempts: 2, Err: rejection, Open: dbcore.ErrCommitAmbiguous}, nil, "fresh", dbcore.ErrCommitAmbiguous},
 	} {
-		got, err := dbcore.Fallback(
+		got, err := dbcore.OrElse(
 			func() (string, error) { return "fresh", tc.err },
 			func(open *dbcore.BreakerOpenError) (string, error) { return "cached: " + open.Name, tc.fallback })
 		if got != tc.want || !errors.Is(err, tc.wantErr) || (err == nil) != (tc.wantErr == nil) {
 			t.Errorf("%s: %q, %v, want %q, %v", tc.name, got, err, tc.want, tc.wantErr)
 		}
+	}
+	if got, err := dbcore.OrElse(func() (string, error) { return "fresh", rejection }, nil); got != "fresh" || !errors.Is(err, dbcore.ErrBreakerOpen) {
+		t.Errorf("without a fallback: %q, %v, want what the function returned", got, err)
 	}
 }

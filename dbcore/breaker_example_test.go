@@ -39,8 +39,8 @@ func ExampleBreaker_Do() {
 	// orders went from closed to open
 }
 
-// Something a little old is better than nothing while the database is away.
-func ExampleFallback() {
+// The database is to be left alone for a while.
+func ExampleDB_ForceBreakers() {
 	ctx := context.Background()
 	cfg, _ := dbcore.ParseDSN(exampleDSN())
 	db, err := dbcore.Open(ctx, cfg)
@@ -49,28 +49,18 @@ func ExampleFallback() {
 	}
 	defer db.Close()
 
-	cached := 0
-	price := func() (int, error) {
-		return dbcore.Fallback(func() (int, error) {
-			fresh, err := dbcore.One[int](ctx, db.Op("price.read"), "select 42")
-			if err == nil {
-				cached = fresh
-			}
-			return fresh, err
-		}, func(open *dbcore.BreakerOpenError) (int, error) {
-			fmt.Println(open)
-			return cached, nil
-		})
-	}
-	fmt.Println(price())
-
-	// The database is to be left alone for a while.
+	ask := func() { fmt.Println(dbcore.One[int](ctx, db.Op("answer.read"), "select 42")) }
+	ask()
 	if err := db.ForceBreakers(dbcore.ModeForceOpen); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(price())
+	ask()
+	if err := db.ForceBreakers(dbcore.ModeEnforce); err != nil {
+		log.Fatal(err)
+	}
+	ask()
 	// Output:
 	// 42 <nil>
-	// circuit breaker "price.read" is forced open, nothing was sent
+	// 0 circuit breaker "answer.read" is forced open, nothing was sent
 	// 42 <nil>
 }
