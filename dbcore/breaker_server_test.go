@@ -89,6 +89,33 @@ func TestBreakerOnAServerThatDies(t *testing.T) {
 	}
 }
 
+// TestBreakerSeesAServerThatHangs: its callers give up, which says nothing about errors, but much about its speed.
+func TestBreakerSeesAServerThatHangs(t *testing.T) {
+	p := newProxy(t, "select 4712")
+	db := openDB(t, p.config(), dbcore.WithBreaker(dbcore.BreakerConfig{
+		SlowCallRate: 0.5, SlowCall: 20 * time.Millisecond, MinimumCalls: 5, OpenFor: time.Hour,
+	}))
+	p.set(holdReply)
+	p.stay()
+	ask := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Millisecond)
+		defer cancel()
+		_, err := db.Op("ask").Exec(ctx, "select 4712")
+		return err
+	}
+	for range 5 {
+		if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v, want the caller's deadline", err)
+		}
+	}
+	if err := ask(); !errors.Is(err, dbcore.ErrBreakerOpen) {
+		t.Errorf("got %v, want a rejection", err)
+	}
+	if c := db.Op("ask").Breaker().Counts(); c.Opened != 1 {
+		t.Errorf("counts %+v", c)
+	}
+}
+
 func TestForceBreakersReachesAllOperations(t *testing.T) {
 	db := openDB(t, socketConfig())
 	read := db.Op("read")
