@@ -174,7 +174,8 @@ func (w Wish) schedule(cluster, zone string, opts Options) (s Schedule, skipped 
 		return s, "not in this version: it has no workflow " + info.workflow, nil
 	}
 	if err := in.Validate(); err != nil {
-		return s, "not in this version: " + err.Error(), nil
+		what, _, _ := strings.Cut(err.Error(), " is not available in this version")
+		return s, "not in this version: " + what, nil
 	}
 	data, err := json.Marshal(in)
 	s.Input = string(data)
