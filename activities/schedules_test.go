@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -45,7 +46,8 @@ func startTemporal(t *testing.T) *temporalServer {
 		args = append(args, "--search-attribute", name+"=Keyword")
 	}
 	cmd := exec.Command(path, args...)
-	cmd.Stderr = os.Stderr
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +55,9 @@ func startTemporal(t *testing.T) *temporalServer {
 		_ = cmd.Process.Signal(syscall.SIGCONT)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the server said:\n%s", &said)
+		}
 	})
 	var c client.Client
 	quiet := sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))
@@ -302,7 +307,7 @@ func leaveOthersAlone(t *testing.T, server *temporalServer, b bench) {
 
 // A run that is still going drops the starts that meet it, and is an overrun.
 func skipOverlap(t *testing.T, server *temporalServer, b bench) {
-	held := worker.New(server, scheduleOptions.TaskQueue, worker.Options{})
+	held := worker.New(server.Client, scheduleOptions.TaskQueue, worker.Options{})
 	held.RegisterWorkflowWithOptions(func(ctx workflow.Context, in json.RawMessage) (contract.VerifyResult, error) {
 		workflow.GetSignalChannel(ctx, "end").Receive(ctx, nil)
 		return contract.VerifyResult{Cluster: string(in), Verdict: contract.Pass}, nil
@@ -339,23 +344,12 @@ func skipOverlap(t *testing.T, server *temporalServer, b bench) {
 		t.Errorf("run %+v is %s %q, %v", run, v, why, err)
 	}
 	b.apply() // removes it
-	if err := server.TerminateWorkflow(t.Context(), b.lastRun(id, seen), "", "end of the test"); err != nil {
-		t.Logf("terminate: %v", err)
-	}
-}
-
-// lastRun is the workflow of the newest run; seen is used when the schedule is gone.
-func (b bench) lastRun(id string, seen schedule.Seen) string {
-	if now, ok, err := b.Seen(b.t.Context(), id); ok && err == nil {
-		seen = now
-	}
-	return seen.Started[len(seen.Started)-1].WorkflowID
 }
 
 // While Temporal does not run, nothing starts. Afterwards, starts within the catch-up window are made, and older ones are
 // not; the hole is a finding. Temporal's least window is 10 s.
 func catchUp(t *testing.T, server *temporalServer, b bench) {
-	ended := worker.New(server, "catch-up", worker.Options{})
+	ended := worker.New(server.Client, "catch-up", worker.Options{})
 	ended.RegisterWorkflowWithOptions(func(workflow.Context, json.RawMessage) (contract.VerifyResult, error) {
 		return contract.VerifyResult{Verdict: contract.Pass}, nil
 	}, workflow.RegisterOptions{Name: contract.VerifyWorkflow})
