@@ -302,7 +302,7 @@ func (r *reconciliation) owned(args []string) ([]string, error) {
 	}
 	if len(ids) == 0 {
 		return nil, &hinted{
-			&coded{fmt.Errorf("Temporal has no schedule of %s", strings.Join(args, " ")), contract.ErrorConfiguration},
+			&coded{fmt.Errorf("there is no schedule of %s in Temporal", strings.Join(args, " ")), contract.ErrorConfiguration},
 			"write it under schedules in lifeboat.yaml and run `lifeboat schedule apply`; `lifeboat schedule list` shows which there are",
 		}
 	}

@@ -209,6 +209,7 @@ func (f *failing) call(name, id string) error {
 
 func (f *failing) Read(context.Context, []string) ([]Existing, error) { return nil, nil }
 func (f *failing) Create(_ context.Context, s Schedule) error         { return f.call("create", s.ID) }
+
 func (f *failing) Delete(_ context.Context, id string, _ func(Existing) error) error {
 	return f.call("delete", id)
 }

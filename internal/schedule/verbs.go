@@ -64,36 +64,52 @@ const day = 24 * time.Hour
 // verbs is the table of docs/schedules.md; a test compares them.
 var verbs = []verbInfo{
 	{
-		BackupFull, contract.BackupWorkflow, policy{OverlapSkip, 12 * time.Hour, 5 * time.Minute}, "full backup",
+		BackupFull, contract.BackupWorkflow,
+		policy{OverlapSkip, 12 * time.Hour, 5 * time.Minute},
+		"full backup",
 		func(c string) input { return &contract.BackupInput{Cluster: c, Type: contract.TypeFull} }, "",
 	},
 	{
-		BackupIncremental, contract.BackupWorkflow, policy{OverlapSkip, 3 * time.Hour, 5 * time.Minute}, "incremental backup",
+		BackupIncremental, contract.BackupWorkflow,
+		policy{OverlapSkip, 3 * time.Hour, 5 * time.Minute},
+		"incremental backup",
 		func(c string) input { return &contract.BackupInput{Cluster: c, Type: contract.TypeIncremental} }, "",
 	},
 	{
-		BackupLogical, contract.BackupWorkflow, policy{OverlapSkip, 12 * time.Hour, 5 * time.Minute}, "logical backup",
+		BackupLogical, contract.BackupWorkflow,
+		policy{OverlapSkip, 12 * time.Hour, 5 * time.Minute},
+		"logical backup",
 		func(c string) input { return &contract.BackupInput{Cluster: c, Type: contract.TypeLogical} }, "",
 	},
 	{
-		Verify, contract.VerifyWorkflow, policy{OverlapSkip, 12 * time.Hour, 10 * time.Minute}, "verification",
+		Verify, contract.VerifyWorkflow,
+		policy{OverlapSkip, 12 * time.Hour, 10 * time.Minute},
+		"verification",
 		func(c string) input { return &contract.VerifyInput{Cluster: c} }, "",
 	},
 	{
-		DrillTable, contract.DrillWorkflow, policy{OverlapSkip, day, 15 * time.Minute}, "restore test of a table",
+		DrillTable, contract.DrillWorkflow,
+		policy{OverlapSkip, day, 15 * time.Minute},
+		"restore test of a table",
 		func(c string) input { return &contract.DrillInput{Cluster: c, Scenario: scenarioTable} }, "",
 	},
 	{
-		DrillRestore, contract.DrillWorkflow, policy{OverlapSkip, 3 * day, 15 * time.Minute}, "restore test",
+		DrillRestore, contract.DrillWorkflow,
+		policy{OverlapSkip, 3 * day, 15 * time.Minute},
+		"restore test",
 		func(c string) input { return &contract.DrillInput{Cluster: c, Scenario: contract.ScenarioRestore} }, "",
 	},
 	{
-		DrillDisaster, contract.DrillWorkflow, policy{OverlapSkip, 7 * day, 15 * time.Minute}, "disaster drill",
+		DrillDisaster, contract.DrillWorkflow,
+		policy{OverlapSkip, 7 * day, 15 * time.Minute},
+		"disaster drill",
 		func(c string) input { return &contract.DrillInput{Cluster: c, Scenario: contract.ScenarioRestore} },
 		"runs scenario restore: this version has none of its own for a disaster",
 	},
 	{
-		Health, contract.HealthCheckWorkflowName, policy{OverlapSkip, time.Minute, 5 * time.Second}, "health check",
+		Health, contract.HealthCheckWorkflowName,
+		policy{OverlapSkip, time.Minute, 5 * time.Second},
+		"health check",
 		func(c string) input { return &clusterInput{Cluster: c} }, "",
 	},
 }
