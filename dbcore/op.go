@@ -224,14 +224,26 @@ func (o Op) succeeded(began time.Time) {
 
 func (o Op) failed(r *retrying, err error) error {
 	outcome := "error"
-	switch last := r.history[len(r.history)-1]; {
+	switch last := &r.history[len(r.history)-1]; {
+	case r.open != nil || last.uncertain():
+		outcome = "ambiguous"
 	case errors.Is(err, ErrBreakerOpen):
 		outcome = "rejected"
-	case last.Verdict.Action == Ambiguous || last.Verdict.Action == RetryIfIdempotent && !o.idempotent:
-		outcome = "ambiguous"
 	}
 	o.db.policy.metrics.Request(o.name, outcome, time.Since(r.began))
 	return err
+}
+
+// OrElse runs fn, whose requests go through breakers, and answers by fallback if one of those let nothing pass: from a
+// cache, for instance, or with less than was asked for. It does not hide an error that may have had an effect, nor one of
+// a database that still answers. A nil fallback changes nothing.
+func OrElse[T any](fn func() (T, error), fallback func(*BreakerOpenError) (T, error)) (T, error) {
+	value, err := fn()
+	var open *BreakerOpenError
+	if fallback == nil || !errors.As(err, &open) || isOneOf(err, ErrConnectionLost, ErrCommitAmbiguous) {
+		return value, err
+	}
+	return fallback(open)
 }
 
 // errOfApplication marks an error of a transaction's function that is not one of its statements: it is returned as it

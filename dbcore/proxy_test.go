@@ -39,12 +39,13 @@ type proxy struct {
 	trigger  []byte
 	wg       sync.WaitGroup
 
-	mu    sync.Mutex
-	what  cut
-	stays bool   // armed for every hit
-	hook  func() // called once the server has answered and before its answer is lost
-	hits  int
-	conns []net.Conn
+	mu      sync.Mutex
+	what    cut
+	refused bool   // new connections are
+	stays   bool   // armed for every hit
+	hook    func() // called once the server has answered and before its answer is lost
+	hits    int
+	conns   []net.Conn
 }
 
 // newProxy starts a proxy that acts on messages of the simple and extended protocol that contain trigger.
@@ -96,6 +97,13 @@ func (p *proxy) hit() int {
 	return p.hits
 }
 
+// refuse closes new connections at once.
+func (p *proxy) refuse(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refused = on
+}
+
 // closeAll breaks all connections; with reset both ends get a RST, so that the next write fails at once.
 func (p *proxy) closeAll(reset bool) {
 	p.mu.Lock()
@@ -125,6 +133,13 @@ func (p *proxy) accept() {
 		client, err := p.listener.Accept()
 		if err != nil {
 			return
+		}
+		p.mu.Lock()
+		refused := p.refused
+		p.mu.Unlock()
+		if refused {
+			client.Close()
+			continue
 		}
 		server, err := net.Dial("unix", fmt.Sprintf("%s/.s.PGSQL.%d", srv.socket, srv.port))
 		if err != nil {

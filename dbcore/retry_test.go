@@ -301,3 +301,29 @@ func TestConnectWithRetry(t *testing.T) {
 	}
 	db.Close()
 }
+
+// TestRetryError_Open: that an earlier attempt may have taken effect is said, whatever the last one failed with.
+func TestRetryError_Open(t *testing.T) {
+	direct := openDB(t, socketConfig())
+	mustExec(t, direct, "drop table if exists stayopen; create table stayopen (a int)")
+	p := newProxy(t, "insert into stayopen")
+	breaker := dbcore.BreakerConfig{ConsecutiveFailures: 2}
+	for _, stopped := range []error{nil, dbcore.ErrBreakerOpen} {
+		opts := []dbcore.Option{dbcore.WithRetry(dbcore.RetryConfig{TransientBase: time.Microsecond})}
+		if stopped != nil {
+			opts = append(opts, dbcore.WithBreaker(breaker))
+		}
+		db := openDB(t, p.config(), opts...)
+		p.set(cutReply)
+		p.onCut(func() { p.refuse(true) })
+		_, err := db.Op("x").Idempotent().Exec(t.Context(), "insert into stayopen values (1)")
+		p.refuse(false)
+		var tried *dbcore.RetryError
+		if !errors.Is(err, dbcore.ErrConnectionLost) || !errors.As(err, &tried) || tried.Open == nil || !errors.Is(err, stopped) && stopped != nil {
+			t.Errorf("stopped by %v: %v", stopped, err)
+		}
+		if stopped != nil && tried.Attempts != 2 || stopped == nil && tried.Attempts != 3 {
+			t.Errorf("%d attempts", tried.Attempts)
+		}
+	}
+}

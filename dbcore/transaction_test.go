@@ -255,7 +255,7 @@ func TestLostBeforeCommit(t *testing.T) {
 	direct := openDB(t, socketConfig())
 	txTable(t, direct, "lost")
 	p := newProxy(t, "commit\x00")
-	db := openDB(t, p.config())
+	db := openDB(t, p.config(), dbcore.WithRetry(dbcore.RetryConfig{MaxAttempts: 1}))
 
 	err := db.RunTx(t.Context(), dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
 		err := insert("lost", 1)(ctx, tx)

@@ -16,7 +16,7 @@ func TestVerify(t *testing.T) {
 	if err := dbcore.CreateTokenTable(t.Context(), direct, ""); err != nil {
 		t.Fatal(err)
 	}
-	p := newProxy(t, "commit")
+	p := newProxy(t, "commit\x00")
 	db := openDB(t, p.config())
 	for _, how := range []dbcore.Verify{dbcore.VerifyXID, dbcore.VerifyToken} {
 		for what, attempts := range map[cut]int{cutRequest: 2, cutReply: 1} {
@@ -45,7 +45,7 @@ func TestVerify_StillUnderWay(t *testing.T) {
 	if err := dbcore.CreateTokenTable(t.Context(), direct, ""); err != nil {
 		t.Fatal(err)
 	}
-	p := newProxy(t, "commit")
+	p := newProxy(t, "commit\x00")
 	db := openDB(t, p.config())
 	open := func() int {
 		return one[int](t, direct, "select count(*) from pg_stat_activity where state like 'idle in transaction%'")
@@ -53,7 +53,7 @@ func TestVerify_StillUnderWay(t *testing.T) {
 	for _, how := range []dbcore.Verify{dbcore.VerifyXID, dbcore.VerifyToken} {
 		mustExec(t, direct, "truncate underway")
 		p.set(loseClient)
-		opts := dbcore.TxOptions{Verify: how, CommitTimeout: 50 * time.Millisecond, VerifyTimeout: 300 * time.Millisecond}
+		opts := dbcore.TxOptions{Verify: how, CommitTimeout: 300 * time.Millisecond, VerifyTimeout: 300 * time.Millisecond}
 		if err := db.RunTx(t.Context(), opts, insert("underway", 1)); !errors.Is(err, dbcore.ErrCommitAmbiguous) || open() != 1 {
 			t.Errorf("%d: %v, %d open", how, err, open())
 		}
@@ -80,7 +80,7 @@ func TestVerify_StillUnderWay(t *testing.T) {
 func TestVerify_OtherRun(t *testing.T) {
 	direct := openDB(t, socketConfig())
 	mustExec(t, direct, "drop table if exists otherrun; create table otherrun (a int)")
-	p := newProxy(t, "commit")
+	p := newProxy(t, "commit\x00")
 	db := openDB(t, p.config())
 	p.set(cutReply)
 	opts := dbcore.TxOptions{Verify: dbcore.VerifyXID}
