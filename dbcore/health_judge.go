@@ -88,11 +88,15 @@ type breach struct {
 func breaches(s HealthSnapshot, t HealthThresholds) []breach {
 	p := s.Pool
 	list := []breach{
-		{AlertIdle, t.IdleShare >= 0 && p.Open > t.MinOpen && float64(p.Idle) > t.IdleShare*float64(p.Open),
-			fmt.Sprintf("%d of %d open connections are idle, more than %g %%: the pool is larger than its load", p.Idle, p.Open, t.IdleShare*100)},
+		{
+			AlertIdle, t.IdleShare >= 0 && p.Open > t.MinOpen && float64(p.Idle) > t.IdleShare*float64(p.Open),
+			fmt.Sprintf("%d of %d open connections are idle, more than %g %%: the pool is larger than its load", p.Idle, p.Open, t.IdleShare*100),
+		},
 		{AlertMinOpen, t.MinOpen >= 0 && p.Open < t.MinOpen, fmt.Sprintf("%d connections are open, fewer than %d", p.Open, t.MinOpen)},
-		{AlertWait, t.Wait >= 0 && p.Wait > t.Wait,
-			fmt.Sprintf("requests wait %s for a connection, longer than %s: %d of at most %d are in use, %d requests wait", p.Wait, t.Wait, p.InUse, p.MaxOpen, p.Waiting)},
+		{
+			AlertWait, t.Wait >= 0 && p.Wait > t.Wait,
+			fmt.Sprintf("requests wait %s for a connection, longer than %s: %d of at most %d are in use, %d requests wait", p.Wait, t.Wait, p.InUse, p.MaxOpen, p.Waiting),
+		},
 		{AlertPing, t.Ping >= 0 && s.Ping > t.Ping, fmt.Sprintf("a ping takes %s, longer than %s", s.Ping, t.Ping)},
 		{AlertQuery, t.Query >= 0 && s.Query > t.Query, fmt.Sprintf("a small query takes %s, longer than %s", s.Query, t.Query)},
 	}

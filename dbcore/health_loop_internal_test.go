@@ -168,8 +168,7 @@ func TestMonitorProbesBehindASlowCallback(t *testing.T) {
 		p.mode.Store("up")
 		m := newHealthMonitor(DefaultHealthInterval, DefaultHealthThresholds(), func() prober { return p }, func() PoolStats { return PoolStats{Open: 1} }, func(string) {})
 		var told int
-		var remove func()
-		remove = m.OnChange(func(HealthEvent) { <-time.After(time.Hour); told++ })
+		remove := m.OnChange(func(HealthEvent) { <-time.After(time.Hour); told++ })
 		_ = m.Start()
 		<-time.After(10*time.Second + 1)
 		if n := p.probes.Load(); n != 21 {

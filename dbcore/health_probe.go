@@ -34,15 +34,17 @@ type serverProber struct {
 	cfg  *pgx.ConnConfig
 	conn *pgx.Conn
 
-	// Knocking (see knock) is believed once it has worked. If it does not on the way to this server, full connections
-	// decide, once, and it is not used any more.
-	knockSeen, knockHung, knockOff bool
-	dial                           func(ctx context.Context, network, addr string) (net.Conn, error)
+	limit time.Duration
+
+	// A knock (see knock) that hangs beside a full connection that was just made says that something on the way holds it.
+	// Then there is no more knocking: at once if it has never worked, else when that has come twice in a row.
+	knockSeen, knockOff bool
+	dial                func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 func newServerProber(db *DB, limit time.Duration) *serverProber {
 	cfg := db.pool.Config().ConnConfig
-	p := &serverProber{cfg: cfg, dial: cfg.DialFunc}
+	p := &serverProber{cfg: cfg, limit: limit, dial: cfg.DialFunc}
 	cfg.Tracer, cfg.OnNotice = nil, nil // two statements a second would drown the application's own
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
@@ -110,30 +112,30 @@ func (p *serverProber) probe(ctx context.Context) probeResult {
 }
 
 func (p *serverProber) ask(ctx context.Context) (r probeResult) {
-	if p.knockHung && !p.knockSeen && !p.knockOff {
-		p.close() // a full connection is the better knock
-	}
 	fresh := p.conn == nil
 	if fresh {
 		if r.err = p.connect(ctx); r.err != nil {
 			return r
 		}
-		p.knockOff = p.knockOff || p.knockHung && !p.knockSeen
 	}
+	if p.knockOff {
+		return p.examine(ctx)
+	}
+	deadline, _ := ctx.Deadline()
+	patient := time.Until(deadline) >= p.limit/2
 	knocked := make(chan error, 1)
-	if fresh || p.knockOff {
-		knocked <- nil
-	} else {
-		addr := p.conn.PgConn().Conn().RemoteAddr()
-		go func() { knocked <- p.knock(ctx, addr) }()
-	}
+	addr := p.conn.PgConn().Conn().RemoteAddr()
+	go func() { knocked <- p.knock(ctx, addr) }()
 	r = p.examine(ctx)
 	err := <-knocked
-	if !fresh && !p.knockOff {
-		p.knockHung = err != nil
-		p.knockSeen = p.knockSeen || err == nil
-	}
-	if r.err == nil && err != nil {
+	switch {
+	case err == nil:
+		p.knockSeen = true
+	case fresh && errors.Is(err, context.DeadlineExceeded):
+		// The connection that was made a moment ago says more.
+		p.knockOff = patient && !p.knockSeen
+		p.knockSeen = p.knockSeen && !patient
+	case r.err == nil:
 		r.err = fmt.Errorf("the server answers on an open connection and takes no new ones: %w", err)
 	}
 	return r
