@@ -8,15 +8,15 @@ import (
 // maxEvents is how many events may wait for a slow callback.
 const maxEvents = 1000
 
-// eventQueue hands events to callbacks on a goroutine of its own, so that a slow callback does not stop the probes.
-type eventQueue struct {
+// healthQueue hands events to callbacks on a goroutine of its own, so that a slow callback does not stop the probes.
+type healthQueue struct {
 	mu      sync.Mutex
 	hooks   []*func(HealthEvent)
 	waiting []HealthEvent
 	arrived chan struct{} // has one token if events may be waiting; nil while nobody delivers
 }
 
-func (q *eventQueue) subscribe(fn func(HealthEvent)) (remove func()) {
+func (q *healthQueue) subscribe(fn func(HealthEvent)) (remove func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.hooks = append(q.hooks, &fn)
@@ -27,7 +27,7 @@ func (q *eventQueue) subscribe(fn func(HealthEvent)) (remove func()) {
 	}
 }
 
-func (q *eventQueue) publish(e HealthEvent) {
+func (q *healthQueue) publish(e HealthEvent) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.hooks) == 0 {
@@ -44,7 +44,7 @@ func (q *eventQueue) publish(e HealthEvent) {
 }
 
 // start begins to deliver; the function it returns delivers what is still waiting and ends that.
-func (q *eventQueue) start() (stop func()) {
+func (q *healthQueue) start() (stop func()) {
 	arrived := make(chan struct{}, 1)
 	arrived <- struct{}{} // what was published before
 	q.mu.Lock()
@@ -67,7 +67,7 @@ func (q *eventQueue) start() (stop func()) {
 	}
 }
 
-func (q *eventQueue) deliver() {
+func (q *healthQueue) deliver() {
 	for {
 		q.mu.Lock()
 		if len(q.waiting) == 0 {

@@ -202,8 +202,8 @@ func TestMonitorLagOfASilentStandby(t *testing.T) {
 	})
 }
 
-func TestEventQueueDropsTheOldest(t *testing.T) {
-	var q eventQueue
+func TestHealthQueueDropsTheOldest(t *testing.T) {
+	var q healthQueue
 	var got []HealthEvent
 	q.subscribe(func(e HealthEvent) { got = append(got, e) })
 	for i := range maxEvents + 5 {

@@ -29,7 +29,7 @@ type HealthMonitor struct {
 	pool       func() PoolStats
 	recycle    func(reason string)
 	wake       chan struct{}
-	events     eventQueue
+	events     healthQueue
 
 	mu       sync.Mutex
 	snapshot HealthSnapshot
