@@ -48,6 +48,11 @@ func newServerProber(db *DB, limit time.Duration) *serverProber {
 	cfg.Tracer, cfg.OnNotice = nil, nil // two statements a second would drown the application's own
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
+	if name := cfg.RuntimeParams["application_name"]; name == "" {
+		cfg.RuntimeParams["application_name"] = "dbcore health"
+	} else {
+		cfg.RuntimeParams["application_name"] = name + " (health)" // so that pg_stat_activity tells them apart
+	}
 	hosts := 1
 	host, port := cfg.Host, cfg.Port
 	for _, f := range cfg.Fallbacks {
