@@ -451,6 +451,7 @@ type tracedCall struct {
 	wants            func(sql string) bool
 
 	bitten atomic.Int64 // attempts that failed once the trap had sprung
+	onBite func()       // called for the first; may be nil
 }
 
 func (c *tracedCall) context(ctx context.Context) context.Context {
@@ -462,8 +463,8 @@ func (c *tracedCall) sprung() bool {
 }
 
 func (c *tracedCall) note(err error) {
-	if err != nil && c.sprung() {
-		c.bitten.Add(1)
+	if err != nil && c.sprung() && c.bitten.Add(1) == 1 && c.onBite != nil {
+		c.onBite()
 	}
 }
 
