@@ -135,12 +135,13 @@ func (s *BaseBackupStream) expect(want byte) error {
 	return s.wire.discard()
 }
 
-// table reads a result set: RowDescription, rows, CommandComplete.
+// table reads a result set: RowDescription, rows, CommandComplete. Its rows together may be as long as one message.
 func (s *BaseBackupStream) table(columns int) ([][][]byte, error) {
 	if err := s.expect('T'); err != nil {
 		return nil, err
 	}
 	var rows [][][]byte
+	size := 0
 	for {
 		typ, err := s.message()
 		if err != nil {
@@ -156,6 +157,9 @@ func (s *BaseBackupStream) table(columns int) ([][][]byte, error) {
 		body, err := s.wire.body()
 		if err != nil {
 			return nil, err
+		}
+		if size += len(body); size > maxBody {
+			return nil, fmt.Errorf("%w: rows of more than %d bytes", ErrProtocol, maxBody)
 		}
 		// The row's values point into the buffer that the next message overwrites.
 		var row pgproto3.DataRow

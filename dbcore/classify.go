@@ -48,6 +48,7 @@ var (
 	ruleNotSent      = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "not a byte was sent"}}
 	ruleWasClosed    = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, SuspectPool: true, Reason: "the connection had ended before the call"}}
 	ruleLost         = rule{Retry, Retry, RetryIfIdempotent, Ambiguous, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "the connection was lost"}}
+	ruleRolledBack   = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "the answer to COMMIT was lost, and it is known to be rolled back"}}
 	ruleUnknown      = rule{commit: Ambiguous, Verdict: Verdict{Reason: "unknown error"}}
 )
 
@@ -64,6 +65,9 @@ func Classify(err error, phase Phase) Verdict {
 	var connectErr *ConnectError
 	if errors.As(err, &connectErr) {
 		return connectErr.verdict()
+	}
+	if errors.As(err, new(*notCommittedError)) { // whatever its cause, which may be the end of our own patience
+		return ruleRolledBack.in(phase)
 	}
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {

@@ -2,17 +2,23 @@ package dbcore
 
 // Rules that several states share.
 var (
-	ruleShutdown = rule{Retry, Retry, RetryIfIdempotent, Ambiguous, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true,
-		Reason: "the server ended the session"}}
+	ruleShutdown = rule{Retry, Retry, RetryIfIdempotent, Ambiguous, Verdict{
+		Class: ClassTransient, Health: HealthFailure, SuspectPool: true,
+		Reason: "the server ended the session",
+	}}
 	ruleNoMore = rule{Retry, Retry, Retry, Ambiguous, Verdict{Class: ClassThrottle, Health: HealthFailure, Reason: "the server takes no connections now"}}
 	rulePooler = rule{Retry, Retry, Retry, Ambiguous, Verdict{Class: ClassThrottle, Health: HealthFailure, Reason: "the pooler has no connection to the server"}}
-	ruleOpen   = rule{Never, RetryIfIdempotent, RetryIfIdempotent, Ambiguous, Verdict{Class: ClassTransient, Health: HealthFailure,
-		Reason: "the server does not know the outcome"}}
+	ruleOpen   = rule{Never, RetryIfIdempotent, RetryIfIdempotent, Ambiguous, Verdict{
+		Class: ClassTransient, Health: HealthFailure,
+		Reason: "the server does not know the outcome",
+	}}
 	ruleSerialization = rule{Never, Retry, Retry, Retry, Verdict{Class: ClassSerialization, Health: HealthAlive, Reason: "transactions got in each other's way"}}
 	ruleLocks         = rule{Never, Retry, Retry, Retry, Verdict{Class: ClassTransient, Health: HealthAlive, OptIn: OptInLocks, Reason: "a lock was not to be had"}}
 	ruleReadOnly      = rule{Never, Retry, Retry, Retry, Verdict{Class: ClassTransient, SuspectRole: true, Reason: "the server is not a primary"}}
-	ruleStalePlan     = rule{Never, Retry, Retry, Never, Verdict{Class: ClassTransient, Health: HealthUnknown, Once: true,
-		Reason: "a prepared statement is out of date, or a pooler has mixed sessions"}}
+	ruleStalePlan     = rule{Never, Retry, Retry, Never, Verdict{
+		Class: ClassTransient, Health: HealthUnknown, Once: true,
+		Reason: "a prepared statement is out of date, or a pooler has mixed sessions",
+	}}
 	ruleMemory  = rule{Never, Retry, Retry, Retry, Verdict{Class: ClassThrottle, Health: HealthFailure, Reason: "the server is out of memory"}}
 	ruleBroken  = rule{Verdict: Verdict{Health: HealthFailure, Alert: true, Reason: "the server lacks a resource or is damaged"}}
 	ruleIdle    = rule{Retry, Never, Retry, Ambiguous, Verdict{Class: ClassTransient, Reason: "the session was idle too long"}}

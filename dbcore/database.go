@@ -144,7 +144,10 @@ func (s *settings) connectBound() time.Duration {
 }
 
 // Close ends all connections. It waits until those in use are given back.
-func (db *DB) Close() { db.pool.Close() }
+func (db *DB) Close() {
+	db.pool.Close()
+	db.breakers.close()
+}
 
 // Pool gives access to pgx's own pool, for what this package does not offer. Connections acquired there are outside
 // MaxIdleConns and of this package's errors.

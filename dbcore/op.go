@@ -224,11 +224,11 @@ func (o Op) succeeded(began time.Time) {
 
 func (o Op) failed(r *retrying, err error) error {
 	outcome := "error"
-	switch last := r.history[len(r.history)-1]; {
+	switch last := &r.history[len(r.history)-1]; {
+	case r.open != nil || last.uncertain():
+		outcome = "ambiguous"
 	case errors.Is(err, ErrBreakerOpen):
 		outcome = "rejected"
-	case last.Verdict.Action == Ambiguous || last.Verdict.Action == RetryIfIdempotent && !o.idempotent:
-		outcome = "ambiguous"
 	}
 	o.db.policy.metrics.Request(o.name, outcome, time.Since(r.began))
 	return err

@@ -28,6 +28,9 @@ const (
 	holdReply
 	// holdRequest passes neither the message on nor anything back, for ever.
 	holdRequest
+	// loseClient passes the message on to nobody and keeps the server's side open when the client leaves, as a network
+	// does that has lost the client without a word.
+	loseClient
 )
 
 // proxy stands between a client and the test server, and breaks the connection at a chosen point.
@@ -36,10 +39,13 @@ type proxy struct {
 	trigger  []byte
 	wg       sync.WaitGroup
 
-	mu    sync.Mutex
-	what  cut
-	hits  int
-	conns []net.Conn
+	mu      sync.Mutex
+	what    cut
+	refused bool   // new connections are
+	stays   bool   // armed for every hit
+	hook    func() // called once the server has answered and before its answer is lost
+	hits    int
+	conns   []net.Conn
 }
 
 // newProxy starts a proxy that acts on messages of the simple and extended protocol that contain trigger.
@@ -68,13 +74,34 @@ func (p *proxy) config() dbcore.Config {
 func (p *proxy) set(what cut) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.what, p.hits = what, 0
+	p.what, p.hits, p.stays, p.hook = what, 0, false, nil
+}
+
+// stay keeps the proxy armed after a hit.
+func (p *proxy) stay() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stays = true
+}
+
+// onCut has fn called between the server's answer and its loss.
+func (p *proxy) onCut(fn func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hook = fn
 }
 
 func (p *proxy) hit() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.hits
+}
+
+// refuse closes new connections at once.
+func (p *proxy) refuse(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refused = on
 }
 
 // closeAll breaks all connections; with reset both ends get a RST, so that the next write fails at once.
@@ -107,6 +134,13 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
+		p.mu.Lock()
+		refused := p.refused
+		p.mu.Unlock()
+		if refused {
+			client.Close()
+			continue
+		}
 		server, err := net.Dial("unix", fmt.Sprintf("%s/.s.PGSQL.%d", srv.socket, srv.port))
 		if err != nil {
 			client.Close()
@@ -126,13 +160,18 @@ type proxyPair struct {
 	client, server net.Conn
 	mu             sync.Mutex
 	mute           bool
+	keep           bool          // forward's own
 	answered       chan struct{} // closed once the server's whole answer to a muted message has come
 }
 
 // forward passes on what the client sends, message by message.
 func (c *proxyPair) forward() {
 	defer c.client.Close()
-	defer c.server.Close()
+	defer func() {
+		if !c.keep {
+			c.server.Close()
+		}
+	}()
 	for first := true; ; first = false {
 		header := 5
 		if first {
@@ -151,6 +190,9 @@ func (c *proxyPair) forward() {
 			if c.act(msg) {
 				return
 			}
+			if c.keep {
+				_, _ = io.Copy(io.Discard, c.client) // not even the farewell
+			}
 			continue
 		}
 		if _, err := c.server.Write(msg); err != nil {
@@ -162,14 +204,17 @@ func (c *proxyPair) forward() {
 // act does what the proxy is armed for, and returns whether to break the connection.
 func (c *proxyPair) act(msg []byte) (breakNow bool) {
 	c.p.mu.Lock()
-	what := c.p.what
-	c.p.what = cutNothing
+	what, hook := c.p.what, c.p.hook
+	if !c.p.stays {
+		c.p.what = cutNothing
+	}
 	c.p.hits++
 	c.p.mu.Unlock()
 	switch what {
 	case cutRequest:
 		return true
-	case holdRequest:
+	case holdRequest, loseClient:
+		c.keep = what == loseClient
 		return false
 	case cutReply, holdReply:
 		c.mu.Lock()
@@ -182,6 +227,9 @@ func (c *proxyPair) act(msg []byte) (breakNow bool) {
 		_ = c.client.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		_, _ = io.Copy(c.server, c.client)
 		<-c.answered
+		if hook != nil {
+			hook()
+		}
 	}
 	return err != nil || what == cutReply
 }

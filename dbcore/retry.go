@@ -170,6 +170,11 @@ type Attempt struct {
 	Took, Waited time.Duration
 }
 
+// uncertain says that the attempt may have taken effect although it failed.
+func (a *Attempt) uncertain() bool {
+	return a.Verdict.Action == RetryIfIdempotent && a.Phase == PhaseAutocommit && a.Verdict.OptIn != OptInCanceled || errors.Is(a.Err, ErrCommitAmbiguous)
+}
+
 // RetryError is the error of a request that was tried more than once. errors.Is and errors.As find the last attempt's
 // error in it, and what stopped further ones.
 //
@@ -182,8 +187,12 @@ type RetryError struct {
 	// Err is the last attempt's error.
 	Err error
 	// Stopped says why there was no further attempt although the error allowed it: ErrBudgetExhausted,
-	// ErrDeadlineTooClose or the context's error; nil if the attempts were used up or the last error was final.
+	// ErrDeadlineTooClose, a *BreakerOpenError or the context's error; nil if the attempts were used up or the last error
+	// was final.
 	Stopped error
+	// Open is the error of an earlier attempt that may have taken effect, whatever became of the later ones; nil if there
+	// is none. What it says, errors.Is says of the whole: ErrConnectionLost, or ErrCommitAmbiguous.
+	Open error
 }
 
 // Error names the number of attempts, the last error, and what stopped.
@@ -192,15 +201,21 @@ func (e *RetryError) Error() string {
 	if e.Stopped != nil {
 		text += " (" + e.Stopped.Error() + ")"
 	}
+	if e.Open != nil {
+		text += " (an earlier attempt may have taken effect: " + e.Open.Error() + ")"
+	}
 	return text
 }
 
-// Unwrap returns Err and Stopped.
+// Unwrap returns Err, Stopped and Open, as far as there are any.
 func (e *RetryError) Unwrap() []error {
-	if e.Stopped == nil {
-		return []error{e.Err}
+	all := []error{e.Err}
+	for _, err := range []error{e.Stopped, e.Open} {
+		if err != nil {
+			all = append(all, err)
+		}
 	}
-	return []error{e.Err, e.Stopped}
+	return all
 }
 
 // SafeToRetry is what pgconn.SafeToRetry asks; this layer has decided that.
@@ -218,12 +233,16 @@ type retrying struct {
 	attempts   int
 	once       bool
 	history    []Attempt
+	open       error // of the first attempt that may have taken effect
 }
 
 // next decides after a failed attempt. nil means: try again, the wait is over. Otherwise it is the request's error.
 func (r *retrying) next(ctx context.Context, a Attempt) error {
-	r.attempts++
 	cfg := &r.db.policy.retry
+	if r.attempts > 0 && !cfg.WaitForBreaker && errors.As(a.Err, new(*BreakerOpenError)) {
+		return r.final(a.Err) // this was no attempt, and what the last one failed with says more
+	}
+	r.attempts++
 	r.history = append(r.history, a)
 	if len(r.history) > maxHistory {
 		r.history = r.history[1:]
@@ -232,6 +251,9 @@ func (r *retrying) next(ctx context.Context, a Attempt) error {
 		return r.final(nil)
 	}
 	r.once = r.once || a.Verdict.Once
+	if r.open == nil && a.uncertain() {
+		r.open = a.Err
+	}
 	delay := cfg.Delay(a.Verdict.Class, r.attempts, rand.Float64())
 	if wait := r.breakerWait(a.Err); wait > 0 {
 		delay = wait
@@ -265,13 +287,17 @@ func (r *retrying) breakerWait(err error) time.Duration {
 
 func (r *retrying) final(stopped error) error {
 	last := r.history[len(r.history)-1].Err
-	if r.attempts == 1 && stopped == nil {
+	switch {
+	case r.attempts == 1 && stopped == nil:
 		return last
-	}
-	if r.attempts == 1 {
+	case r.attempts == 1:
 		return fmt.Errorf("%w (not repeated: %w)", last, stopped)
 	}
-	return &RetryError{Attempts: r.attempts, History: r.history, Err: last, Stopped: stopped}
+	e := &RetryError{Attempts: r.attempts, History: r.history, Err: last, Stopped: stopped}
+	if r.open != last { //nolint:errorlint // the very same
+		e.Open = r.open
+	}
+	return e
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -255,7 +255,7 @@ func TestLostBeforeCommit(t *testing.T) {
 	direct := openDB(t, socketConfig())
 	txTable(t, direct, "lost")
 	p := newProxy(t, "commit\x00")
-	db := openDB(t, p.config())
+	db := openDB(t, p.config(), dbcore.WithRetry(dbcore.RetryConfig{MaxAttempts: 1}))
 
 	err := db.RunTx(t.Context(), dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
 		err := insert("lost", 1)(ctx, tx)
@@ -284,12 +284,9 @@ func TestLostBeforeCommit(t *testing.T) {
 	eventually(t, "nothing remains", func() bool { return one[int](t, direct, "select count(*) from lost") == 0 })
 }
 
-// TestCommitTerminated: the session is ended while COMMIT waits for a synchronous standby that does not exist. The
-// transaction is committed. When a person ends the session the server says so in a warning, before its FATAL 57P01; when the
-// client's patience ends nobody has said anything.
-func TestCommitTerminated(t *testing.T) {
-	db := openDB(t, socketConfig())
-	txTable(t, db, "waits")
+// withoutStandby makes every COMMIT wait for a synchronous standby that does not exist, but those of the returned session.
+func withoutStandby(t *testing.T) *dbcore.Conn {
+	t.Helper()
 	watcher := connect(t, socketConfig())
 	mustExec(t, watcher, "set synchronous_commit = local")
 	mustExec(t, watcher, "alter system set synchronous_standby_names = 'nobody'")
@@ -304,11 +301,23 @@ func TestCommitTerminated(t *testing.T) {
 	eventually(t, "setting is in force", func() bool {
 		return one[string](t, watcher, "select current_setting('synchronous_standby_names')") == "nobody"
 	})
+	return watcher
+}
+
+// TestCommitTerminated: the session is ended while COMMIT waits for a synchronous standby that does not exist. The
+// transaction is committed. When a person ends the session the server says so in a warning, before its FATAL 57P01; when the
+// client's patience ends nobody has said anything.
+func TestCommitTerminated(t *testing.T) {
+	db := openDB(t, socketConfig())
+	txTable(t, db, "waits")
+	watcher := withoutStandby(t)
 	waiting := func() bool {
 		return one[int](t, watcher, "select count(*) from pg_stat_activity where wait_event = 'SyncRep'") == 1
 	}
 	on := func(function string) func() {
-		return func() { mustExec(t, watcher, "select "+function+"(pid) from pg_stat_activity where wait_event = 'SyncRep'") }
+		return func() {
+			mustExec(t, watcher, "select "+function+"(pid) from pg_stat_activity where wait_event = 'SyncRep'")
+		}
 	}
 	for name, act := range map[string]struct {
 		end           func()

@@ -19,6 +19,7 @@ const (
 	maxConfigFile  = 1 << 20
 	maxConfigBytes = 16 << 20
 	maxConfigFiles = 500
+	maxConfigNames = 2000 // that are looked for, whether they are there or not
 )
 
 // settingsEntry is the file of a backup that holds the source's settings as the server told them.
@@ -99,6 +100,20 @@ type configReader struct {
 	out   *configuration
 	seen  map[string]bool
 	bytes int
+	full  bool // maxConfigNames are reached
+}
+
+// named reads what another file names. Of more names than anybody has, the rest is not looked for: each is a question
+// to the server, and those that are not there are listed in the manifest.
+func (r *configReader) named(kind configKind, in include) error {
+	if len(r.seen) < maxConfigNames {
+		return r.file(kind, in)
+	}
+	if !r.full && !r.seen[in.path] {
+		r.full = true
+		r.out.unread(in.path, fmt.Sprintf("the configuration names more than %d files: this and later ones were not looked for", maxConfigNames))
+	}
+	return nil
 }
 
 // file reads one file, and all that it includes.
@@ -133,7 +148,7 @@ func (r *configReader) file(kind configKind, in include) error {
 	r.out.contents[in.path] = *content
 	r.bytes += len(*content)
 	for _, next := range includesOf(kind, in.path, *content) {
-		if err := r.file(kind, next); err != nil {
+		if err := r.named(kind, next); err != nil {
 			return err
 		}
 	}
@@ -154,7 +169,7 @@ func (r *configReader) directory(kind configKind, dir string) error {
 	slices.Sort(names)
 	for _, name := range names {
 		if strings.HasSuffix(name, ".conf") && !strings.HasPrefix(name, ".") {
-			if err := r.file(kind, include{path: path.Join(dir, name), optional: true}); err != nil {
+			if err := r.named(kind, include{path: path.Join(dir, name), optional: true}); err != nil {
 				return err
 			}
 		}

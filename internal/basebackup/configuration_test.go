@@ -2,6 +2,7 @@ package basebackup_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -159,6 +160,23 @@ func TestTake_ConfigurationThatCannotBeRead(t *testing.T) {
 		if strings.HasPrefix(name, repo.ConfigDir+"/") && name != repo.ConfigDir+"/" {
 			t.Errorf("%s was stored beside what the data directory holds", name)
 		}
+	}
+	// Names without end are not looked for without end, and what they come before is read all the same.
+	var many strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&many, "local @/nowhere/%d all trust\n", i)
+	}
+	if err := os.WriteFile(conf, append(old, many.String()...), 0); err != nil {
+		t.Fatal(err)
+	}
+	if m, err = b.take(t, b.options(t)); err != nil {
+		t.Fatal(err)
+	}
+	unread := m.Configuration.Unread
+	tells := func(u repo.UnreadFile) bool { return strings.Contains(u.Reason, "more than 2000 files") }
+	read := func(f repo.ConfigFile) bool { return path.Base(f.Path) == "pg_ident.conf" }
+	if len(unread) > 2000 || !slices.ContainsFunc(unread, tells) || !slices.ContainsFunc(m.Configuration.Files, read) {
+		t.Errorf("%d files are unread of 3000 that are not there, read are %v", len(unread), m.Configuration.Files)
 	}
 }
 

@@ -21,7 +21,8 @@ type include struct {
 }
 
 // includesOf lists what a configuration file names, in order; relative names count from the file's own directory. It is
-// lenient: what PostgreSQL would not understand names nothing.
+// lenient: what PostgreSQL would not understand names nothing. It stops at one more than is ever looked for: each name
+// comes out with its directory, far longer than it is there.
 func includesOf(kind configKind, file string, content []byte) []include {
 	var out []include
 	add := func(name string, dir, optional bool) {
@@ -39,6 +40,9 @@ func includesOf(kind configKind, file string, content []byte) []include {
 		if len(words) == 0 {
 			continue
 		}
+		if len(out) > maxConfigNames {
+			return out
+		}
 		if len(words) > 1 && words[1].text != "" {
 			switch strings.ToLower(words[0].text) {
 			case "include":
@@ -50,7 +54,8 @@ func includesOf(kind configKind, file string, content []byte) []include {
 			}
 		}
 		for _, w := range words {
-			if name, ok := strings.CutPrefix(w.text, "@"); ok && kind == accessConfig && !w.quoted && name != "" {
+			name, ok := strings.CutPrefix(w.text, "@")
+			if ok && kind == accessConfig && !w.quoted && name != "" && len(out) <= maxConfigNames {
 				add(name, false, false)
 			}
 		}

@@ -25,7 +25,10 @@ func parseLabel(text string) (start pg.LSN, timeline pg.Timeline, err error) {
 		return 0, 0, err
 	}
 	n, err := strconv.ParseUint(tl[1], 10, 32)
-	return start, pg.Timeline(n), err
+	if err != nil || n == 0 || start == 0 {
+		return 0, 0, fmt.Errorf("pg_backup_stop gave a %s that begins at %v on timeline %s, which is no place in any WAL", labelFile, start, tl[1])
+	}
+	return start, pg.Timeline(n), nil
 }
 
 // parseMap reads a tablespace_map: lines "OID LOCATION", in whose location a backslash stands before line feeds,
@@ -40,7 +43,8 @@ func parseMap(text string) (map[string]string, error) {
 			line.WriteByte(text[i])
 		case c == '\n':
 			oid, location, ok := strings.Cut(line.String(), " ")
-			if !ok || !digits.MatchString(oid) {
+			_, twice := out[oid]
+			if !ok || twice || !digits.MatchString(oid) {
 				return nil, fmt.Errorf("pg_backup_stop gave a %s with the line %q", mapFile, line.String())
 			}
 			out[oid] = location

@@ -84,15 +84,19 @@ func (a *attempt) beginStream(s *dbcore.BaseBackupStream) (total int64) {
 	return total
 }
 
-// archive stores one archive of the stream.
-func (a *attempt) archive(ctx context.Context, ar dbcore.Archive, s *dbcore.BaseBackupStream) error {
+// archive stores one archive of the stream, which s reads.
+func (a *attempt) archive(ctx context.Context, ar dbcore.Archive, s io.Reader) error {
 	if ar.Manifest {
 		a.manifest.ServerManifest = true
 		return a.file(ctx, repo.Entry{Path: manifestFile, Mode: 0o600, ModTime: a.started}, s)
 	}
 	prefix := ""
 	if ar.TablespacePath != "" {
-		prefix = "pg_tblspc/" + strings.TrimSuffix(ar.Name, ".tar")
+		oid := strings.TrimSuffix(ar.Name, ".tar")
+		if !digits.MatchString(oid) {
+			return errors.New("the server sent an archive of a tablespace whose name is no OID")
+		}
+		prefix = "pg_tblspc/" + oid
 		if err := a.writer.Add(repo.Entry{Path: prefix, Type: repo.TypeDir, Mode: 0o700, ModTime: a.started}); err != nil {
 			return err
 		}
@@ -115,13 +119,15 @@ func (a *attempt) archive(ctx context.Context, ar dbcore.Archive, s *dbcore.Base
 // member stores one member of a tar file. Symbolic links are those of tablespaces, whose content comes in archives of
 // their own, or of a pg_wal that lies elsewhere: neither is for the place of a restore.
 func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io.Reader) error {
-	name := path.Join(prefix, path.Clean(h.Name))
-	if name == "." {
+	inside := path.Clean(h.Name)
+	if inside == "." {
 		return nil
 	}
-	if err := repo.CheckPath(name); err != nil {
+	// Before it is joined: a tablespace's "../base/1" would become a path of the data directory.
+	if err := repo.CheckPath(inside); err != nil {
 		return fmt.Errorf("the server sent a file named %q: %w", h.Name, err)
 	}
+	name := path.Join(prefix, inside)
 	e := repo.Entry{Path: name, Mode: fs.FileMode(h.Mode).Perm(), ModTime: h.ModTime}
 	switch h.Typeflag {
 	case tar.TypeDir:
@@ -135,8 +141,14 @@ func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io
 		return a.writer.Add(e)
 	case tar.TypeReg:
 		a.label = a.label || name == labelFile
+		if sparse(h) {
+			return fmt.Errorf("the server sent %s as a sparse file", h.Name)
+		}
 		if name != controlFile {
 			return a.file(ctx, e, r)
+		}
+		if h.Size > pg.ControlFileSize {
+			return fmt.Errorf("the server sent %s with %d bytes, it has %d", controlFile, h.Size, pg.ControlFileSize)
 		}
 		var content bytes.Buffer
 		if err := a.file(ctx, e, io.TeeReader(r, &content)); err != nil {
@@ -145,6 +157,16 @@ func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io
 		return a.controlled(content.Bytes())
 	}
 	return fmt.Errorf("the server sent %s as an entry of type %q", h.Name, h.Typeflag)
+}
+
+// sparse tells whether a member's bytes stand for more that are not there, exabytes perhaps. PostgreSQL sends no such.
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 // directory records a directory; that of a tablespace is recorded already. The data directory's archive names it again

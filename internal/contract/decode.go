@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Decode reads one JSON object strictly: unknown fields, fields that are given twice (names of another case count as
@@ -37,7 +38,7 @@ func Decode[T any](data []byte) (T, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return none, errors.New("input must be a single JSON object: there is more after it")
 	}
-	if err := unique(json.NewDecoder(bytes.NewReader(data)), ""); err != nil {
+	if err := unique(json.NewDecoder(bytes.NewReader(data)), nil); err != nil {
 		return none, err
 	}
 	return v, nil
@@ -63,8 +64,8 @@ func jsonWord(t reflect.Type) string {
 }
 
 // unique reads one value, which is known to be valid JSON, and refuses objects that name a field twice: of two targets
-// the person may have meant either.
-func unique(dec *json.Decoder, path string) error {
+// the person may have meant either. path is made text only for an error: names may be nested as deep as they are long.
+func unique(dec *json.Decoder, path []string) error {
 	token, err := dec.Token()
 	if err != nil {
 		return fmt.Errorf("input: %w", err)
@@ -77,16 +78,16 @@ func unique(dec *json.Decoder, path string) error {
 	for dec.More() {
 		at := path
 		if open == '{' {
-			name, err := dec.Token()
+			token, err := dec.Token()
 			if err != nil {
 				return fmt.Errorf("input: %w", err)
 			}
-			at = strings.TrimPrefix(path+"."+fmt.Sprint(name), ".")
-			key := strings.ToLower(at)
-			if seen[key] {
-				return fmt.Errorf("input field %q is given twice", at)
+			name := fmt.Sprint(token)
+			at = append(path, name)
+			if seen[folded(name)] {
+				return fmt.Errorf("input field %q is given twice", strings.Join(at, "."))
 			}
-			seen[key] = true
+			seen[folded(name)] = true
 		}
 		if err := unique(dec, at); err != nil {
 			return err
@@ -94,6 +95,19 @@ func unique(dec *json.Decoder, path string) error {
 	}
 	_, err = dec.Token() // the closing one
 	return err
+}
+
+// folded is equal for names that encoding/json takes for one: not only "A" is "a" there, but also "ſ" is "s".
+func folded(name string) string {
+	return strings.Map(func(r rune) rune {
+		for { // the least of the runes that fold to each other: only from it does SimpleFold go up, or stay
+			next := unicode.SimpleFold(r)
+			if next <= r {
+				return next
+			}
+			r = next
+		}
+	}, name)
 }
 
 // ParseTime reads RFC 3339 with a zone (a blank may stand for the T), or "5 minutes ago" (seconds, minutes, hours, days)
@@ -121,7 +135,8 @@ func parseRFC3339(s string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	t, err := time.Parse(time.RFC3339Nano, strings.Replace(s, " ", "T", 1))
-	return t.UTC(), err == nil
+	t = t.UTC() // which may be of a year that RFC 3339 cannot write, and of year 0, which PostgreSQL does not have
+	return t, err == nil && t.Year() >= 1 && t.Year() <= 9999
 }
 
 // longestAgo keeps "ago" within what a duration can hold, and is more than any archive.

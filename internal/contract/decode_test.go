@@ -2,6 +2,7 @@ package contract
 
 import (
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ func TestDecode_IsStrict(t *testing.T) {
 		{"wrong type inside", `{"target":{"exclusive":1}}`, `"target.exclusive" must be true or false`},
 		{"given twice", `{"cluster":"orders","host":"h","cluster":"customers"}`, `"cluster" is given twice`},
 		{"given twice in two cases", `{"cluster":"orders","Cluster":"customers"}`, `"Cluster" is given twice`},
+		{"given twice in the cases that Unicode knows", `{"cluster":"orders","clu\u017fter":"customers"}`, `"cluſter" is given twice`},
 		{"given twice inside", `{"target":{"kind":"time","kind":"latest"}}`, `"target.kind" is given twice`},
 		{"one name at two places", `{"host":"h","target":{"kind":"time","value":"host"}}`, ""},
 		{"two values", `{"cluster":"a"} {"cluster":"b"}`, "more after it"},
@@ -101,6 +103,8 @@ func TestParseTime(t *testing.T) {
 		{"2026-11-23T07:45:00 Europe/Berlin", "!write it as"},
 		{"2026-11-23T07:45:00 CET", "!write it as"},
 		{"2026-11-23T07:45:00+25:00", "!write it as"},
+		{"9999-12-31T23:59:59-01:00", "!write it as"}, // 10000 in UTC
+		{"0000-01-01T00:00:00Z", "!write it as"},      // PostgreSQL has no such year
 		{"2026-11-23T7:45:00Z", "!write it as"},
 		{"2026-11-23T07:45:00,5Z", "!write it as"},
 		{"2026-11-23T24:00:00Z", "!write it as"},
@@ -136,5 +140,21 @@ func TestParseTime(t *testing.T) {
 		case !refused && (got.Format(time.RFC3339Nano) != c.want || got.Location() != time.UTC):
 			t.Errorf("%q is read as %v, want %s", c.in, got, c.want)
 		}
+	}
+}
+
+// TestDecode_DeepNames: what is held while names are compared grows with the input, not with its square.
+func TestDecode_DeepNames(t *testing.T) {
+	const deep, long = 2000, 100
+	name := `{"` + strings.Repeat("x", long) + `":`
+	data := []byte(`{"plan":` + strings.Repeat(name, deep) + "0" + strings.Repeat("}", deep) + "}")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := Decode[LayFilesInput](data); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(100*len(data)); got > limit {
+		t.Errorf("%d bytes were allocated for %d", got, len(data))
 	}
 }

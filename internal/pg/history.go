@@ -93,12 +93,18 @@ type Ancestor struct {
 // first, the timeline itself last. They join without gap. A timeline of the file of
 // which nothing was replayed is left out.
 func (h History) Ancestors() []Ancestor {
+	ends := make([]LSN, len(h.Entries)) // of h.end, for all at once
+	for i := len(ends) - 1; i >= 0; i-- {
+		ends[i] = h.Entries[i].SwitchLSN
+		if i+1 < len(ends) {
+			ends[i] = min(ends[i], ends[i+1])
+		}
+	}
 	var list []Ancestor
 	var begin LSN
-	for i, e := range h.Entries {
-		end := h.end(i)
+	for i, end := range ends {
 		if end > begin {
-			list = append(list, Ancestor{Timeline: e.Timeline, Begin: begin, End: end})
+			list = append(list, Ancestor{Timeline: h.Entries[i].Timeline, Begin: begin, End: end})
 			begin = end
 		}
 	}

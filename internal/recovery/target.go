@@ -54,6 +54,9 @@ func (t Target) parse() (goal, error) {
 		}
 		// PostgreSQL counts microseconds; rounding up could let in what came later.
 		g.time = g.time.UTC().Truncate(time.Microsecond)
+		if y := g.time.Year(); y < 1 || y > 9999 { // PostgreSQL has no year 0, and the plan's text no fifth digit
+			return g, fmt.Errorf("target time %q: in UTC it is of the year %d, want 1 to 9999", t.Value, y)
+		}
 		g.Value = g.time.Format("2006-01-02T15:04:05.999999Z")
 	case LSN:
 		if g.lsn, err = pg.ParseLSN(t.Value); err != nil {

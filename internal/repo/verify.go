@@ -152,10 +152,17 @@ func (r *Repository) checkPackIndex(o *object, payloads [][]byte, index []byte) 
 	}
 	var total int64
 	var plain []byte
+	offset := uint32(headerSize)
 	for i, payload := range payloads {
 		e := index[i*packIndexEntry:]
 		raw := binary.LittleEndian.Uint32(e[40:])
 		damaged := func(reason string) error { return &DamageError{Key: o.key, Frame: i, Reason: reason} }
+		offset += lengthSize
+		stored := uint32(len(payload) + tagSize)
+		if binary.LittleEndian.Uint32(e[32:]) != offset || binary.LittleEndian.Uint32(e[36:]) != stored {
+			return total, damaged("the index has another place for it")
+		}
+		offset += stored
 		if raw > maxFrame {
 			return total, damaged(fmt.Sprintf("it claims %d plain bytes", raw))
 		}
