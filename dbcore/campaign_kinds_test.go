@@ -229,6 +229,11 @@ func (c *campaign) waitsForStandby(pid uint32) bool {
 	return false
 }
 
+// gaveUp says that the caller's own context has ended.
+func (d *draw) gaveUp() bool {
+	return errors.Is(d.kind.means(d.phase), context.Canceled) && !d.kind.sync
+}
+
 // expectation is what the table says about a fault.
 type expectation string
 
@@ -254,6 +259,8 @@ func (d *draw) expect() expectation {
 	}
 	v := dbcore.Classify(err, phase)
 	switch {
+	case d.phase == dbcore.PhaseCommit && d.gaveUp() && d.call.idempotent():
+		return mustTell // it may be repeated, but not for a caller who has gone
 	case dbcore.RetryConfig{}.Allows(v, d.call.idempotent()), v.Action == dbcore.Ambiguous && d.call.idempotent():
 		return mustHide
 	case v.Action == dbcore.Ambiguous && d.call.verified():

@@ -42,8 +42,13 @@ func tallyOf(rec *callRecord, wrong string) tally {
 const minUnseen = 95
 
 // report compares all calls with the truth, prints the table, and fails the test for what must not be.
-func (c *campaign) report(took time.Duration, retried bool) {
+func (c *campaign) report(draws []*draw, took time.Duration, retried bool) {
 	c.quiesce()
+	for _, d := range draws {
+		if !d.harmed {
+			c.t.Errorf("fault %s did no harm in %d attempts", d, d.tries)
+		}
+	}
 	tr, err := readTruth(c.ctx, c.admin)
 	if err != nil {
 		c.t.Fatal(err)
