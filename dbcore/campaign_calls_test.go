@@ -96,7 +96,7 @@ type caller struct {
 	last   string // the last call whose rows must be there
 	db     *dbcore.DB
 	opts   dbcore.TxOptions
-	sync   bool // the call waits for a synchronous standby at its COMMIT
+	sync   func() bool // whether the next attempt is to wait for a synchronous standby at its COMMIT
 }
 
 // run runs one call. The record's fault is the campaign's business.
@@ -108,13 +108,13 @@ func (c *caller) run(ctx context.Context, kind callKind, id string) callRecord {
 		_, rec.err = c.db.Exec(ctx, c.insertSQL(), id, 1)
 	case callInsertText:
 		sql := fmt.Sprintf("insert into w (call, step) values ('%s', 1)", id)
-		if c.sync {
+		if c.sync() {
 			sql = fmt.Sprintf("insert into w (call, step) select '%s', 1 from set_config('synchronous_commit', 'on', true)", id)
 		}
 		_, rec.err = c.db.Exec(ctx, sql)
 	case callUpsert:
 		sql := upsertRow
-		if c.sync {
+		if c.sync() {
 			sql = "insert into u (call) select $1 from set_config('synchronous_commit', 'on', true) on conflict (call) do nothing"
 		}
 		_, rec.err = c.db.Op("upsert").Idempotent().Exec(ctx, sql, id)
@@ -133,7 +133,7 @@ func (c *caller) run(ctx context.Context, kind callKind, id string) callRecord {
 }
 
 func (c *caller) insertSQL() string {
-	if c.sync {
+	if c.sync() {
 		return insertSync
 	}
 	return insertRow
@@ -182,10 +182,11 @@ type statement struct {
 
 func (c *caller) statements(list ...statement) func(context.Context, *dbcore.Tx) error {
 	return func(ctx context.Context, tx *dbcore.Tx) error {
-		if c.sync {
-			list = append([]statement{{setSync, nil}}, list...)
+		now := list
+		if c.sync() {
+			now = append([]statement{{setSync, nil}}, list...)
 		}
-		for _, s := range list {
+		for _, s := range now {
 			if _, err := tx.Exec(ctx, s.sql, s.args...); err != nil {
 				return err
 			}

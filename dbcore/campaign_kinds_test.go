@@ -47,6 +47,15 @@ func cutting(t *trap) func(*campaign, *draw, func()) *trap {
 	}
 }
 
+func demoted(phase dbcore.Phase) error {
+	if phase == dbcore.PhaseConnect {
+		return &dbcore.ConnectError{Code: dbcore.CodeWrongServerRole}
+	}
+	return &pgconn.PgError{Severity: "ERROR", Code: "25006"}
+}
+
+func full(dbcore.Phase) error { return &dbcore.ConnectError{Code: dbcore.CodeTooMany} }
+
 func fatal(code string) func(dbcore.Phase) error {
 	return func(dbcore.Phase) error { return &pgconn.PgError{Severity: "FATAL", Code: code} }
 }
@@ -73,16 +82,8 @@ var faultKinds = []*faultKind{
 	{name: "caller gives up, request is late", phases: allPhases, means: func(dbcore.Phase) error { return context.Canceled }, trap: givingUp},
 	{name: "pg_terminate_backend", phases: allPhases, means: fatal("57P01"), trap: terminating},
 	{name: "server stopped at once, started", phases: allPhases, means: lost(io.ErrUnexpectedEOF), trap: waiting, event: "crash"},
-	{name: "demoted to a standby", phases: []dbcore.Phase{dbcore.PhaseConnect, dbcore.PhaseTx, dbcore.PhaseAutocommit}, trap: passing, event: "demotion",
-		calls: callKind.writes,
-		means: func(phase dbcore.Phase) error {
-			if phase == dbcore.PhaseConnect {
-				return &dbcore.ConnectError{Code: dbcore.CodeWrongServerRole}
-			}
-			return &pgconn.PgError{Severity: "ERROR", Code: "25006"}
-		}},
-	{name: "max_connections reached", phases: []dbcore.Phase{dbcore.PhaseConnect}, trap: passing, event: "connections",
-		means: func(dbcore.Phase) error { return &dbcore.ConnectError{Code: dbcore.CodeTooMany} }},
+	{name: "demoted to a standby", phases: allPhases[:3], means: demoted, trap: passing, event: "demotion", calls: callKind.writes},
+	{name: "max_connections reached", phases: allPhases[:1], means: full, trap: passing, event: "connections"},
 	{name: "standby pending, terminated", phases: commitPhases, means: fatal("57P01"), trap: pending, sync: true, calls: callKind.writes},
 	{name: "standby pending, cancelled", phases: commitPhases, means: func(dbcore.Phase) error { return nil }, trap: pending, sync: true, calls: callKind.writes},
 	{name: "standby pending, caller gives up", phases: commitPhases, means: func(dbcore.Phase) error { return context.Canceled }, trap: pending, sync: true, calls: callKind.writes},
@@ -166,7 +167,7 @@ func terminating(c *campaign, d *draw, _ func()) *trap {
 	switch {
 	case d.phase == dbcore.PhaseConnect:
 		return &trap{at: atReply, passOn: true, withoutReady: true, meanwhile: c.terminate(10_000)}
-	case d.late && d.phase != dbcore.PhaseTx:
+	case d.late && d.phase != dbcore.PhaseTx && d.tries < 5: // most statements have ended before
 		return &trap{at: atSent, passOn: true, meanwhile: c.terminate(0)}
 	}
 	return &trap{at: atRequest, passOn: true, meanwhile: c.terminate(10_000)}

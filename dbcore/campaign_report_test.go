@@ -125,6 +125,9 @@ func (c *campaign) judge(rec *callRecord, want expectation, retried bool) {
 			complain("said to be committed without verification")
 		}
 	case mustHide:
+		if retried && rec.said != saidYes {
+			c.t.Logf("seen: %s, %s, fault %s: %v", rec.id, rec.kind, rec.fault, rec.err)
+		}
 		if !retried && rec.said == saidYes && rec.fault.kind.means(rec.fault.phase) != nil && !decided {
 			complain("an attempt failed, none is repeated, and yet all is well")
 		}

@@ -2,6 +2,7 @@ package dbcore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -104,7 +105,7 @@ func (c *campaign) call(worker int, kind callKind, d *draw) (rec *callRecord, ha
 	c.mu.Lock()
 	c.next++
 	id := fmt.Sprintf("call %d", c.next)
-	caller := &caller{worker: worker, last: c.last[worker], db: c.pooled}
+	caller := &caller{worker: worker, last: c.last[worker], db: c.pooled, sync: func() bool { return false }}
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
@@ -130,7 +131,7 @@ func (c *campaign) call(worker int, kind callKind, d *draw) (rec *callRecord, ha
 // prepare sets the trap of a call and what else its fault needs.
 func (c *campaign) prepare(caller *caller, traced *tracedCall, d *draw, cancel func()) {
 	trap := d.kind.trap(c, d, cancel)
-	caller.sync = d.kind.sync
+	caller.sync = func() bool { return d.kind.sync && !trap.sprung.Load() }
 	switch {
 	case d.phase == dbcore.PhaseConnect && d.kind.event != "":
 		caller.db, traced.start = c.patientFresh, trap
@@ -145,7 +146,7 @@ func (c *campaign) prepare(caller *caller, traced *tracedCall, d *draw, cancel f
 		caller.db.Recycle("a new connection is wanted") // one is kept while somebody else is connecting
 	}
 	traced.wants, traced.onBite = d.wants(), func() { c.bites.Add(1) }
-	if d.phase == dbcore.PhaseCommit && d.kind.means(d.phase) == context.Canceled {
+	if d.phase == dbcore.PhaseCommit && errors.Is(d.kind.means(d.phase), context.Canceled) {
 		caller.opts.CommitTimeout = 200 * time.Millisecond
 	}
 }
@@ -179,6 +180,8 @@ func (c *campaign) storm(seed uint64, draws []*draw) {
 		})
 	}
 	wg.Wait()
+	// What a call did not wait for is still under way: the end of a session whose COMMIT was answered before it.
+	waitUntil(func() bool { return c.proxy.springing.Load() == 0 })
 }
 
 // load is a call without a fault of its own. It may still meet what the faults of others have left behind.

@@ -53,6 +53,8 @@ type trap struct {
 func (t *trap) spring(l *link) {
 	t.sprung.Store(true)
 	if t.meanwhile != nil {
+		l.p.springing.Add(1)
+		defer l.p.springing.Add(-1)
 		t.meanwhile(l.pid())
 	}
 }
@@ -63,6 +65,8 @@ type faultProxy struct {
 	listener net.Listener
 	target   atomic.Pointer[string] // the server's unix socket
 	wg       sync.WaitGroup
+	// springing counts the traps whose meanwhile runs.
+	springing atomic.Int64
 
 	mu     sync.Mutex
 	closed bool
