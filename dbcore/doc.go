@@ -1,5 +1,5 @@
-// Package dbcore is the connection core for PostgreSQL 15 and later: pools, transactions, pinned sessions and base
-// backups over pgx, with errors that say what is known and what is not.
+// Package dbcore is the connection core for PostgreSQL 15 and later: pools, transactions, retries, circuit breakers,
+// health, pinned sessions and base backups over pgx, with errors that say what is known and what is not.
 //
 // # What a failed statement means
 //
@@ -15,7 +15,23 @@
 // that the server has run safe to send again. The errors of this package answer false where the outcome is open, also
 // to pgconn.SafeToRetry.
 //
-// This package never repeats a statement or a transaction by itself.
+// # The order of policies
+//
+// A request on a DB passes
+//
+//	budget → retry → circuit breaker → acquire → transaction → PostgreSQL
+//
+// and each policy stands where it does for a reason. The Budget speaks for all requests together, so it is outermost:
+// it keeps the retries of a whole program from multiplying the load on a database that is going down. RetryConfig comes
+// before the Breaker, so that the breaker sees every attempt and ends the retries when it opens. The breaker comes before
+// the pool, so that requests which have no chance do not queue for connections. And a transaction is one attempt as a
+// whole: PostgreSQL asks for the complete transaction to be redone after a serialization failure (section 13.5), and a
+// breaker between its statements could hold up a COMMIT.
+//
+// Classify decides what may be repeated: an error means different things when connecting, in a transaction, outside of
+// one, and at COMMIT. What the server may have run is repeated only if Op.Idempotent declares that it may; a COMMIT whose
+// answer was lost never is, but TxOptions.Verify finds out about it. Sessions of one's own (Conn, ReplicationConn) pass no
+// policy: nobody can repeat for them.
 //
 // # Contexts
 //

@@ -234,6 +234,18 @@ func (o Op) failed(r *retrying, err error) error {
 	return err
 }
 
+// OrElse runs fn, whose requests go through breakers, and answers by fallback if one of those let nothing pass: from a
+// cache, for instance, or with less than was asked for. It does not hide an error that may have had an effect, nor one of
+// a database that still answers. A nil fallback changes nothing.
+func OrElse[T any](fn func() (T, error), fallback func(*BreakerOpenError) (T, error)) (T, error) {
+	value, err := fn()
+	var open *BreakerOpenError
+	if fallback == nil || !errors.As(err, &open) || isOneOf(err, ErrConnectionLost, ErrCommitAmbiguous) {
+		return value, err
+	}
+	return fallback(open)
+}
+
 // errOfApplication marks an error of a transaction's function that is not one of its statements: it is returned as it
 // is, is not repeated, and says nothing against the server.
 var errOfApplication = errors.New("error of the application")
