@@ -2,7 +2,6 @@ package dbcore
 
 import (
 	"context"
-
 	"fmt"
 	"net"
 	"slices"
