@@ -44,7 +44,7 @@ func pair(t testing.TB, major int) (a, b *pgtest.Server) {
 	t.Helper()
 	a = pgtest.New(t, pgtest.Options{Major: major, Settings: map[string]string{"autovacuum": "off"}})
 	a.Exec(t, "create table log (id int primary key, server text default current_setting('port'))")
-	return a, a.Standby(t, nil)
+	return a, a.Standby(t)
 }
 
 // at is the port of the server that a DB leads to.
