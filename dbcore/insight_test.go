@@ -5,8 +5,11 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"lifeboat/dbcore"
 	"lifeboat/internal/pgtest"
@@ -320,5 +323,38 @@ func TestInsightWritesNothing(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s in a transaction: %v", name, err)
 		}
+	}
+}
+
+// began notes how transactions begin.
+type began struct {
+	mu  sync.Mutex
+	sql []string
+}
+
+func (b *began) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if strings.HasPrefix(data.SQL, "begin") {
+		b.sql = append(b.sql, data.SQL)
+	}
+	return ctx
+}
+
+func (*began) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// The server itself is told to refuse writes.
+func TestInsightTransactionsAreReadOnly(t *testing.T) {
+	var b began
+	db, err := dbcore.Open(t.Context(), socketConfig(), dbcore.WithTracer(&b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := dbcore.Bloat(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"begin isolation level repeatable read read only"}; !slices.Equal(b.sql, want) {
+		t.Errorf("began by %q, want %q", b.sql, want)
 	}
 }
