@@ -21,11 +21,11 @@ func with(c claim, change func(*claim)) claim {
 	return c
 }
 
-func silent(c *claim)   { c.reachable = false }
-func refused(c *claim)  { c.suspect = true }
+func silent(c *claim)       { c.reachable = false }
+func refused(c *claim)      { c.suspect = true }
 func readOnlyNode(c *claim) { c.readOnly = true }
-func stranger(c *claim) { c.systemID = "8" }
-func cutOff(c *claim)   { c.receiving = false }
+func stranger(c *claim)     { c.systemID = "8" }
+func cutOff(c *claim)       { c.receiving = false }
 
 // TestElect goes through what the nodes can say together.
 func TestElect(t *testing.T) {
