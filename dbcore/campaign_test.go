@@ -36,6 +36,7 @@ type campaign struct {
 	arrived atomic.Int64  // calls that are held until the server is down
 	down    chan struct{} // closed when it is
 	bites   atomic.Int64  // calls of an event to which it has done harm
+	ended   atomic.Int64  // calls of an event that are over
 
 	mu      sync.Mutex
 	records []*callRecord
