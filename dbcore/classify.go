@@ -45,6 +45,7 @@ var (
 	ruleOwn           = rule{Verdict: Verdict{Reason: "refused before anything was sent"}}
 	ruleAnswered      = rule{Verdict: Verdict{Health: HealthAlive, Reason: "an answer that the application must deal with"}}
 	ruleBusy          = rule{Verdict: Verdict{Reason: "the connection is in use: an error of the program"}}
+	ruleFenced        = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Reason: "the server is not the primary any more, and was asked nothing"}}
 	ruleNotSent       = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "not a byte was sent"}}
 	ruleWasClosed     = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, SuspectPool: true, Reason: "the connection had ended before the call"}}
 	ruleLost          = rule{Retry, Retry, RetryIfIdempotent, Ambiguous, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "the connection was lost"}}
@@ -107,14 +108,13 @@ func (e *ConnectError) verdict() Verdict {
 // they know whether the connection was open before the call, and pgx's do not (see lostError).
 func classifyClient(err error) rule {
 	var notSent *notSentError
-	var notCommitted *notCommittedError
 	switch {
 	case errors.As(err, &notSent):
 		if notSent.wasClosed {
 			return ruleWasClosed
 		}
 		return ruleNotSent
-	case isOneOf(err, ErrCommitAmbiguous) || errors.As(err, &notCommitted):
+	case isOneOf(err, ErrCommitAmbiguous):
 		if errors.Is(err, context.DeadlineExceeded) { // of COMMIT's own context: the caller may have all the time there is
 			return ruleCommitTimeout
 		}
@@ -124,6 +124,8 @@ func classifyClient(err error) rule {
 			return ruleCaller
 		}
 		return ruleLost
+	case errors.Is(err, ErrFenced):
+		return ruleFenced
 	case isOneOf(err, ErrClosed, ErrInvalidConfig, ErrUnsupportedServer, ErrTxDone, ErrPoolSaturated, ErrBreakerOpen, ErrBudgetExhausted, ErrPooler):
 		return ruleOwn
 	case isOneOf(err, ErrTxAborted, ErrCommittedNotReplicated, pgx.ErrTxCommitRollback, ErrNoRows, ErrTooManyRows):

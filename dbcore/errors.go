@@ -46,6 +46,14 @@ var (
 	ErrDeadlineTooClose = errors.New("no time is left to repeat it")
 	// ErrPooler says that what was asked for needs a session of its own, which Config.Pooler says there is not.
 	ErrPooler = errors.New("not available through a pooler in transaction mode")
+	// ErrNoPrimary says that no server of a Cluster can be written to now. Nothing was sent. Its text has the remedy.
+	ErrNoPrimary = errors.New("no primary")
+	// ErrSplitBrain says that more than one server of a Cluster says that it is the primary, and that nobody can tell which is
+	// right. It is ErrNoPrimary, too. A person must decide; the text says how.
+	ErrSplitBrain = errors.New("split brain: more than one primary")
+	// ErrFenced says that a Cluster lets nothing pass to this server, for it was the primary and may not be any more. Nothing
+	// was sent, or the transaction is rolled back. Ask the Cluster for the primary, or use its own methods, which do so.
+	ErrFenced = errors.New("the server's role must be checked first")
 	// ErrCommittedNotReplicated says that a transaction is committed, and that a wait for its synchronous standby was
 	// broken off: it is lost if the primary is lost now. Only TxOptions.RequireReplication makes it an error. Do not
 	// run the transaction again.
