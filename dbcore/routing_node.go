@@ -15,6 +15,8 @@ const (
 	probeLimit = time.Second
 	// probeGap is the least time between two looks, however many requests fail meanwhile.
 	probeGap = 10 * time.Millisecond
+	// farewell bounds the closing of a probe's connection to a server that may be hung.
+	farewell = 100 * time.Millisecond
 	// patientProbes is how many probes in a row may time out before the node counts as unreachable. Other failures count
 	// at once.
 	patientProbes = 2
@@ -126,7 +128,9 @@ type nodeProbe struct {
 
 func (p *nodeProbe) close() {
 	if p.conn != nil {
-		_ = p.conn.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		_ = p.conn.conn.Close(ctx)
+		cancel()
 		p.conn = nil
 	}
 }
