@@ -151,6 +151,9 @@ func (s connState) wrap(ctx context.Context, op string, err error) error {
 	if s.wasClosed {
 		return &notSentError{op: op, wasClosed: true, err: err}
 	}
+	if endedSession(err) {
+		return &lostError{op: op, err: err}
+	}
 	if s.conn.IsClosed() && SQLState(err) == "" {
 		if s.notSent(ctx, err) {
 			return &notSentError{op: op, err: err}
@@ -161,6 +164,14 @@ func (s connState) wrap(ctx context.Context, op string, err error) error {
 		return &lostError{op: op, err: err}
 	}
 	return fmt.Errorf("%s: %w", op, err)
+}
+
+// endedSession says that the server ended the session instead of answering, in a way that leaves open whether the
+// statement took effect: a FATAL may come after the commit record was written. Those that can only come before a
+// statement is run (57P05, a pooler without connections) are left as they are.
+func endedSession(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && !isPlainError(pgErr) && Classify(pgErr, PhaseAutocommit).Action != Retry
 }
 
 // wrapAcquire explains why the pool gave no connection.

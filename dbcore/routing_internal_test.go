@@ -21,11 +21,11 @@ func with(c claim, change func(*claim)) claim {
 	return c
 }
 
-func silent(c *claim)   { c.reachable = false }
-func refused(c *claim)  { c.suspect = true }
-func readOnly(c *claim) { c.readOnly = true }
-func stranger(c *claim) { c.systemID = "8" }
-func cutOff(c *claim)   { c.receiving = false }
+func silent(c *claim)       { c.reachable = false }
+func refused(c *claim)      { c.suspect = true }
+func readOnlyNode(c *claim) { c.readOnly = true }
+func stranger(c *claim)     { c.systemID = "8" }
+func cutOff(c *claim)       { c.receiving = false }
 
 // TestElect goes through what the nodes can say together.
 func TestElect(t *testing.T) {
@@ -49,7 +49,7 @@ func TestElect(t *testing.T) {
 		{"a standby has seen the promotion", []claim{primaryOn(1, "a"), unknown, standbyOn(2, 5)}, 1, -1, ErrNoPrimary, "f--", ""},
 		{"a refused write", []claim{with(primaryOn(1, "a"), refused), standbyOn(1, 5)}, 1, -1, ErrNoPrimary, "f-", "refused a write"},
 		{"the primary does not answer", []claim{with(primaryOn(1, "a"), silent), standbyOn(1, 5)}, 1, -1, ErrNoPrimary, "f-", "does not answer"},
-		{"switched to read-only", []claim{with(primaryOn(1, "a"), readOnly)}, 1, -1, ErrNoPrimary, "-", "default_transaction_read_only"},
+		{"switched to read-only", []claim{with(primaryOn(1, "a"), readOnlyNode)}, 1, -1, ErrNoPrimary, "-", "default_transaction_read_only"},
 		{"split brain", []claim{primaryOn(3, "a"), primaryOn(3, "b"), standbyOn(3, 5)}, 3, -1, ErrSplitBrain, "ff-", "a and b are all on timeline 3"},
 		{"silence does not heal it", []claim{primaryOn(3, "a"), with(primaryOn(3, "b"), silent)}, 3, -1, ErrSplitBrain, "ff", ""},
 		{"a rebuilt standby does", []claim{primaryOn(3, "a"), standbyOn(3, 5)}, 3, 0, nil, "--", ""},
