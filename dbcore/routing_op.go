@@ -173,7 +173,7 @@ func (o ClusterOp) unresolved(r *retrying, first time.Time, last *Attempt, err e
 func (o ClusterOp) settle(ctx context.Context, db *DB, a *Attempt) {
 	if v := a.Verdict; v.SuspectRole || v.SuspectPool || v.Health == HealthFailure || errors.Is(a.Err, ErrFenced) {
 		if n := o.c.nodeOf(db); n != nil {
-			o.c.refresh(ctx, n)
+			o.c.recheck(ctx, n, o.read == nil)
 		}
 	}
 }
@@ -187,7 +187,7 @@ func (o ClusterOp) moved(ctx context.Context, db *DB) bool {
 	if n == nil {
 		return true
 	}
-	o.c.refresh(ctx, n)
+	o.c.recheck(ctx, n, true)
 	o.c.mu.Lock()
 	defer o.c.mu.Unlock()
 	return n.err != nil || o.c.view.Load().primary(o.c.nodes) != db
