@@ -104,11 +104,17 @@ func ConnectWithRetry(ctx context.Context, cfg Config, retry RetryConfig, opts .
 // hook puts this package into pgx's pool.
 func (db *DB) hook(cfg *pgxpool.Config) {
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		if err := db.policy.gate.opened(conn); err != nil {
+			return err
+		}
 		db.open.Add(1)
 		metaOf(conn).generation = db.generation.Load()
 		return nil
 	}
-	cfg.BeforeClose = func(*pgx.Conn) { db.open.Add(-1) }
+	cfg.BeforeClose = func(conn *pgx.Conn) {
+		db.policy.gate.ended(conn)
+		db.open.Add(-1)
+	}
 	cfg.ShouldPing = db.shouldPing
 	cfg.ConnConfig.OnNotice = onNotice
 	db.policy.gate.hook(&cfg.ConnConfig.Config)
