@@ -51,6 +51,11 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(ctx, cfg, s, p)
+}
+
+func open(ctx context.Context, cfg Config, s *settings, p *policy) (*DB, error) {
+	var err error
 	db := &DB{
 		target: s.target(), maxConns: s.pool.MaxConns, maxIdle: int64(s.maxIdle), patience: cfg.AcquireTimeout, pooler: cfg.Pooler,
 		policy: p,
