@@ -3,169 +3,222 @@ package dbcore_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/failsafe-go/failsafe-go"
-	"github.com/failsafe-go/failsafe-go/circuitbreaker"
-	"github.com/failsafe-go/failsafe-go/retrypolicy"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
-
-	"lifeboat/dbcore"
+	"golang.org/x/sys/unix"
 )
 
-// The statements of the overhead's benchmarks.
-const (
-	stubUpdate = "update t set n = $1"
-	stubSelect = "select n from t where n = $1"
-)
+// These benchmarks answer what dbcore costs beside bare pgxpool. On a machine that does other things, too, single figures
+// mean little, so the contenders take turns in small blocks, forwards and backwards (A B C C B A), and what counts is the
+// difference from pgxpool within such a round: whatever drifts slowly falls out of it. Beside each there is the 95 %
+// confidence interval of its median, by bootstrap, and beside all of them that of pgxpool against itself, which says how
+// far the figures can be trusted.
 
-// contender is a way to run a statement, a query for one row and a transaction of one statement.
-type contender struct {
-	name            string
-	exec, query, tx func(ctx context.Context) error
-}
-
-// barePool is pgxpool as its documentation has it, and what all others are measured against.
-func barePool(pool *pgxpool.Pool) contender {
-	return contender{
-		name: "pgxpool",
-		exec: func(ctx context.Context) error {
-			_, err := pool.Exec(ctx, stubUpdate, 1)
-			return err
-		},
-		query: func(ctx context.Context) error {
-			rows, err := pool.Query(ctx, stubSelect, 1)
-			if err != nil {
-				return err
-			}
-			defer rows.Close()
-			var n int
-			for rows.Next() {
-				if err := rows.Scan(&n); err != nil {
-					return err
-				}
-			}
-			return rows.Err()
-		},
-		tx: func(ctx context.Context) error {
-			return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-				_, err := tx.Exec(ctx, stubUpdate, 1)
-				return err
-			})
-		},
+// BenchmarkOverheadStub measures processor time on connections that cost nothing: what is left is the client.
+func BenchmarkOverheadStub(b *testing.B) {
+	for _, k := range kinds {
+		b.Run(k.name, func(b *testing.B) {
+			all := stubContenders(b)
+			t := compare(b, all, func(c contender) float64 { return float64(perOp(b, processorTime, 100, k.of(c))) })
+			b.Logf("%s on a stub connection, processor time and allocations:\n%s", k.name, t.differences(func(i int) string {
+				return fmt.Sprintf("%3.0f allocs", allocations(b, k.of(all[i])))
+			}))
+			b.ReportMetric(t.median(2), "dbcore-extra-ns")
+			b.ReportMetric(t.median(1), "noise-ns")
+		})
 	}
 }
 
-func withDBCore(q dbcore.Op) contender {
-	return contender{
-		name: "dbcore",
-		exec: func(ctx context.Context) error {
-			_, err := q.Exec(ctx, stubUpdate, 1)
-			return err
-		},
-		query: func(ctx context.Context) error {
-			rows, err := q.Query(ctx, stubSelect, 1)
-			if err != nil {
-				return err
-			}
-			defer rows.Close()
-			var n int
-			for rows.Next() {
-				if err := rows.Scan(&n); err != nil {
-					return err
-				}
-			}
-			return rows.Err()
-		},
-		tx: func(ctx context.Context) error {
-			return q.RunTx(ctx, dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
-				_, err := tx.Exec(ctx, stubUpdate, 1)
-				return err
-			})
-		},
+// BenchmarkOverheadSocket measures how long one caller waits, over a unix socket.
+func BenchmarkOverheadSocket(b *testing.B) {
+	all := socketContenders(b)
+	for _, k := range kinds {
+		b.Run(k.name, func(b *testing.B) {
+			t := compare(b, all, func(c contender) float64 { return float64(perOp(b, wallTime, 20, k.of(c))) })
+			b.Logf("%s over a unix socket, time of one caller:\n%s", k.name, t.differences(nil))
+			b.ReportMetric(t.median(2), "dbcore-extra-ns")
+			b.ReportMetric(t.median(1), "noise-ns")
+		})
 	}
 }
 
-// withFailsafe is bare within failsafe-go's retry and circuit breaker, set up like dbcore's defaults.
-func withFailsafe(bare contender) contender {
-	retry := retrypolicy.NewBuilder[any]().WithMaxAttempts(3).WithBackoff(50*time.Millisecond, 10*time.Second).HandleIf(func(_ any, err error) bool {
-		return pgconn.SafeToRetry(err)
-	}).Build()
-	breaker := circuitbreaker.NewBuilder[any]().WithFailureThreshold(5).WithDelay(30 * time.Second).WithSuccessThreshold(2).Build()
-	executor := failsafe.With[any](retry, breaker)
-	within := func(fn func(ctx context.Context) error) func(ctx context.Context) error {
-		return func(ctx context.Context) error {
-			return executor.WithContext(ctx).Run(func() error { return fn(ctx) })
+// BenchmarkOverheadThroughput has 16 connections and as many callers.
+func BenchmarkOverheadThroughput(b *testing.B) {
+	all := socketContenders(b)
+	for _, k := range kinds {
+		b.Run(k.name, func(b *testing.B) {
+			t := compare(b, all, func(c contender) float64 { return throughput(b, 20*time.Millisecond, k.of(c)) })
+			b.Logf("%s at %d connections over a unix socket, requests a second:\n%s", k.name, parallelConns, t.ratios())
+			b.ReportMetric(100*(t.ratio(2)-1), "dbcore-percent")
+			b.ReportMetric(100*(t.ratio(1)-1), "noise-percent")
+		})
+	}
+}
+
+// table has the measurements of all contenders in each round. The first is what the others are compared with.
+type table struct {
+	names  []string
+	rounds [][]float64
+}
+
+// compare runs a round per iteration. Each contender is measured twice in it.
+func compare(b *testing.B, all []contender, measure func(contender) float64) table {
+	var t table
+	for _, c := range all {
+		t.names = append(t.names, c.name)
+		measure(c) // connections, prepared statements
+	}
+	for b.Loop() {
+		round := make([]float64, len(all))
+		for i, c := range all {
+			round[i] += measure(c) / 2
 		}
-	}
-	return contender{name: "failsafe-go", exec: within(bare.exec), query: within(bare.query), tx: within(bare.tx)}
-}
-
-// withLoop is bare within the loop that one writes by hand: three attempts, and no breaker, budget or verdict.
-func withLoop(bare contender) contender {
-	within := func(fn func(ctx context.Context) error) func(ctx context.Context) error {
-		return func(ctx context.Context) error {
-			var err error
-			for attempt := range 3 {
-				if err = fn(ctx); err == nil || !pgconn.SafeToRetry(err) || ctx.Err() != nil {
-					return err
-				}
-				select {
-				case <-ctx.Done():
-					return ctx.Err()
-				case <-time.After(50 * time.Millisecond << attempt):
-				}
-			}
-			return err
+		for i := range slices.Backward(all) {
+			round[i] += measure(all[i]) / 2
 		}
+		t.rounds = append(t.rounds, round)
 	}
-	return contender{name: "loop", exec: within(bare.exec), query: within(bare.query), tx: within(bare.tx)}
+	return t
 }
 
-// stubContenders run on stub connections. The two bare ones are the same thing twice: what differs between them is noise.
-func stubContenders(tb testing.TB) (bare, again, core contender, others []contender) {
-	tb.Helper()
-	pool := func() contender {
-		p, err := dbcore.OpenStubPool(tb.Context())
-		if err != nil {
+func (t table) column(of func(round []float64) float64) []float64 {
+	values := make([]float64, len(t.rounds))
+	for i, r := range t.rounds {
+		values[i] = of(r)
+	}
+	return values
+}
+
+func (t table) extra(i int) []float64 {
+	return t.column(func(r []float64) float64 { return r[i] - r[0] })
+}
+
+func (t table) relative(i int) []float64 {
+	return t.column(func(r []float64) float64 { return r[i] / r[0] })
+}
+
+func (t table) median(i int) float64 { return median(t.extra(i)) }
+func (t table) ratio(i int) float64  { return median(t.relative(i)) }
+
+// differences tells nanoseconds beside the first; more adds to a line.
+func (t table) differences(more func(i int) string) string {
+	var s strings.Builder
+	for i, name := range t.names {
+		if i == 0 {
+			fmt.Fprintf(&s, "  %-14s %9.0f ns                      ", name, median(t.column(func(r []float64) float64 { return r[0] })))
+		} else {
+			lo, hi := bootstrap(t.extra(i))
+			fmt.Fprintf(&s, "  %-14s %+9.0f ns  [%+7.0f, %+7.0f]  ", name, t.median(i), lo, hi)
+		}
+		if more != nil {
+			s.WriteString(more(i))
+		}
+		s.WriteByte('\n')
+	}
+	fmt.Fprintf(&s, "  median of %d rounds, 95 %% confidence", len(t.rounds))
+	return s.String()
+}
+
+// ratios tells percent of the first.
+func (t table) ratios() string {
+	var s strings.Builder
+	for i, name := range t.names {
+		if i == 0 {
+			fmt.Fprintf(&s, "  %-14s %9.0f /s\n", name, median(t.column(func(r []float64) float64 { return r[0] })))
+			continue
+		}
+		lo, hi := bootstrap(t.relative(i))
+		fmt.Fprintf(&s, "  %-14s %+8.1f %%   [%+6.1f, %+6.1f]\n", name, 100*(t.ratio(i)-1), 100*(lo-1), 100*(hi-1))
+	}
+	fmt.Fprintf(&s, "  median of %d rounds, 95 %% confidence", len(t.rounds))
+	return s.String()
+}
+
+// bootstrap is the 95 % confidence interval of the median.
+func bootstrap(values []float64) (lo, hi float64) {
+	const resamples = 1000
+	random := rand.New(rand.NewPCG(1, 2))
+	medians := make([]float64, resamples)
+	sample := make([]float64, len(values))
+	for i := range medians {
+		for j := range sample {
+			sample[j] = values[random.IntN(len(values))]
+		}
+		medians[i] = median(sample)
+	}
+	slices.Sort(medians)
+	return medians[resamples*25/1000], medians[resamples*975/1000]
+}
+
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	half := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[half]
+	}
+	return (sorted[half-1] + sorted[half]) / 2
+}
+
+func wallTime() time.Duration { return time.Since(processStart) }
+
+var processStart = time.Now()
+
+// processorTime is what this process has used, to the nanosecond; cpuTime knows it to the microsecond.
+func processorTime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t)
+	return time.Duration(t.Nano())
+}
+
+// perOp is the time of one of n calls.
+func perOp(tb testing.TB, clock func() time.Duration, n int, fn func(context.Context) error) time.Duration {
+	ctx := context.Background()
+	began := clock()
+	for range n {
+		if err := fn(ctx); err != nil {
 			tb.Fatal(err)
 		}
-		tb.Cleanup(p.Close)
-		return barePool(p)
 	}
-	db, err := dbcore.OpenStub(tb.Context())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(db.Close)
-	bare, again = pool(), pool()
-	again.name = "pgxpool again"
-	return bare, again, withDBCore(db.Op("orders")), []contender{withFailsafe(pool()), withLoop(pool())}
+	return (clock() - began) / time.Duration(n)
 }
 
-// BenchmarkStub has each contender alone, for profiles. TestOverhead compares them.
-func BenchmarkStub(b *testing.B) {
-	bare, _, core, others := stubContenders(b)
-	for _, c := range append([]contender{bare, core}, others...) {
-		for what, fn := range c.all() {
-			b.Run(fmt.Sprintf("%s/%s", what, c.name), func(b *testing.B) {
-				ctx := context.Background()
-				b.ReportAllocs()
-				began := cpuTime()
-				for b.Loop() {
-					if err := fn(ctx); err != nil {
-						b.Fatal(err)
-					}
+// throughput is how many calls a second parallelConns callers make in about d.
+func throughput(tb testing.TB, d time.Duration, fn func(context.Context) error) float64 {
+	ctx := context.Background()
+	var done sync.WaitGroup
+	var calls atomic.Int64
+	began := time.Now()
+	for range parallelConns {
+		done.Go(func() {
+			n := int64(0)
+			for time.Since(began) < d {
+				if err := fn(ctx); err != nil {
+					tb.Error(err)
+					return
 				}
-				b.ReportMetric(float64(cpuTime()-began)/float64(b.N), "cpu-ns/op")
-			})
-		}
+				n++
+			}
+			calls.Add(n)
+		})
 	}
+	done.Wait()
+	return float64(calls.Load()) / time.Since(began).Seconds()
 }
 
-func (c contender) all() map[string]func(context.Context) error {
-	return map[string]func(context.Context) error{"exec": c.exec, "query": c.query, "tx": c.tx}
+func allocations(tb testing.TB, fn func(context.Context) error) float64 {
+	ctx := context.Background()
+	return testing.AllocsPerRun(1000, func() {
+		if err := fn(ctx); err != nil {
+			tb.Fatal(err)
+		}
+	})
 }
