@@ -70,7 +70,7 @@ bench: postgres ## benchmarks of the parts; read ratios, not single figures
 fuzz: ## every fuzz target for FUZZTIME (20s by default)
 	@for pkg in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "== $$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} $$pkg; \
+			echo "== $$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} -fuzzminimizetime 1x $$pkg; \
 		done; \
 	done
 

@@ -120,8 +120,6 @@ func (b *Breaker) Force(mode BreakerMode) error {
 	if mode == b.mode {
 		return nil
 	}
-	now := time.Now()
-	b.tick(now)
 	from := b.visible()
 	if !mode.decides() || !b.mode.decides() {
 		b.renew()
@@ -131,7 +129,7 @@ func (b *Breaker) Force(mode BreakerMode) error {
 		if to == BreakerOpen {
 			b.totals.Opened++
 		}
-		b.tell(from, to, now, time.Time{}, "mode set to "+mode.String())
+		b.tell(from, to, time.Now(), time.Time{}, "mode set to "+mode.String())
 	}
 	return nil
 }

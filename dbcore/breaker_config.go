@@ -83,8 +83,8 @@ type BreakerConfig struct {
 	FailureRate float64
 	// SlowCallRate opens the breaker when at least this share of the calls within Interval took SlowCall or longer, from
 	// above 0 to 1. A call that its caller gave up after SlowCall counts as slow too: it says nothing about errors, but
-	// the caller has waited that long. While the breaker is half-open a slow probe is a failed probe. 0 turns the
-	// condition off.
+	// the caller has waited that long. So this is the condition that sees a server which hangs until its callers give up;
+	// the other two do not. While the breaker is half-open a slow probe is a failed probe. 0 turns the condition off.
 	SlowCallRate float64
 	// SlowCall is the duration from which on a call is slow. It must be set if SlowCallRate is, and only then.
 	SlowCall time.Duration

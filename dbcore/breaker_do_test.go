@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"lifeboat/dbcore"
@@ -44,10 +44,11 @@ func TestBreakerDo(t *testing.T) {
 			_ = b.Do(func() error { return fmt.Errorf("query: %w", context.DeadlineExceeded) }, nil)
 			_ = b.Do(func() error { return context.Canceled }, nil)
 		}
+		_ = b.Do(func() error { return &dbcore.BreakerOpenError{Name: "another"} }, nil)
 		_ = b.Do(func() error { return nil }, nil)
 		_ = b.Do(func() error { return down }, nil)
-		if c := b.Counts(); c.Unknown != 20 || c.Alive != 1 || c.Failures != 1 {
-			t.Errorf("counts %+v, want 20 unknown, 1 alive, 1 failure", c)
+		if c := b.Counts(); c.Unknown != 21 || c.Alive != 1 || c.Failures != 1 {
+			t.Errorf("counts %+v, want 21 unknown, 1 alive, 1 failure", c)
 		}
 	}))
 	t.Run("measures how long it took", inBubble(func(t *testing.T) {
@@ -59,38 +60,33 @@ func TestBreakerDo(t *testing.T) {
 	}))
 }
 
-func TestFallback(t *testing.T) {
-	down := errors.New("down")
-	ask := func(b *dbcore.Breaker, answer string, err error) (string, error) {
-		return dbcore.Fallback(b, func() (string, error) { return answer, err }, nil,
-			func(open *dbcore.BreakerOpenError) (string, error) {
-				return fmt.Sprintf("cached, %s for %t", open.Name, time.Until(open.Until) > 0), nil
-			})
+func TestOrElse(t *testing.T) {
+	rejection := &dbcore.BreakerOpenError{Name: "orders", Until: time.Now().Add(time.Minute)}
+	noCache := errors.New("nothing cached")
+	for _, tc := range []struct {
+		name     string
+		err      error
+		fallback error
+		want     string
+		wantErr  error
+	}{
+		{"success", nil, nil, "fresh", nil},
+		{"failure", io.ErrUnexpectedEOF, nil, "fresh", io.ErrUnexpectedEOF},
+		{"rejected", rejection, nil, "cached: orders", nil},
+		{"rejected, wrapped", fmt.Errorf("read price: %w", rejection), nil, "cached: orders", nil},
+		{"rejected at a repetition", &dbcore.RetryError{Attempts: 2, Err: rejection}, nil, "cached: orders", nil},
+		{"rejected, fallback fails", rejection, noCache, "cached: orders", noCache},
+		{"an earlier attempt may have taken effect", &dbcore.RetryError{Attempts: 2, Err: rejection, Open: dbcore.ErrConnectionLost}, nil, "fresh", dbcore.ErrConnectionLost},
+		{"an earlier attempt may have committed", &dbcore.RetryError{Attempts: 2, Err: rejection, Open: dbcore.ErrCommitAmbiguous}, nil, "fresh", dbcore.ErrCommitAmbiguous},
+	} {
+		got, err := dbcore.OrElse(
+			func() (string, error) { return "fresh", tc.err },
+			func(open *dbcore.BreakerOpenError) (string, error) { return "cached: " + open.Name, tc.fallback })
+		if got != tc.want || !errors.Is(err, tc.wantErr) || (err == nil) != (tc.wantErr == nil) {
+			t.Errorf("%s: %q, %v, want %q, %v", tc.name, got, err, tc.want, tc.wantErr)
+		}
 	}
-	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, dbcore.BreakerConfig{})
-		if got, err := ask(b, "fresh", nil); got != "fresh" || err != nil {
-			t.Errorf("%q, %v", got, err)
-		}
-		for range 5 {
-			if got, err := ask(b, "half", down); got != "half" || !errors.Is(err, down) {
-				t.Errorf("%q, %v: want the function's own result and error, no fallback", got, err)
-			}
-		}
-		if got, err := ask(b, "fresh", nil); got != "cached, orders for true" || err != nil {
-			t.Errorf("%q, %v: want the fallback", got, err)
-		}
-		if _, err := dbcore.Fallback(b, func() (int, error) { return 1, nil }, nil, nil); !errors.Is(err, dbcore.ErrBreakerOpen) {
-			t.Errorf("%v: want the rejection if there is no fallback", err)
-		}
-		// The rejection by another breaker within the function is the function's error.
-		outer := newBreaker(t, dbcore.BreakerConfig{})
-		_, err := ask(b, "", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := ask(outer, "inner", mustReject(t, b)); got != "inner" || !errors.Is(err, dbcore.ErrBreakerOpen) {
-			t.Errorf("%q, %v: want the function's own result and error, no fallback", got, err)
-		}
-	})
+	if got, err := dbcore.OrElse(func() (string, error) { return "fresh", rejection }, nil); got != "fresh" || !errors.Is(err, dbcore.ErrBreakerOpen) {
+		t.Errorf("without a fallback: %q, %v, want what the function returned", got, err)
+	}
 }

@@ -1,6 +1,7 @@
 package dbcore_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -38,27 +39,28 @@ func ExampleBreaker_Do() {
 	// orders went from closed to open
 }
 
-// A price that is a little old is better than none.
-func ExampleFallback() {
-	breaker, err := dbcore.NewBreaker("prices", dbcore.BreakerConfig{})
+// The database is to be left alone for a while.
+func ExampleDB_ForceBreakers() {
+	ctx := context.Background()
+	cfg, _ := dbcore.ParseDSN(exampleDSN())
+	db, err := dbcore.Open(ctx, cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
-	cached := 41
-	price := func() (int, error) {
-		return dbcore.Fallback(breaker,
-			func() (int, error) { return 42, nil }, // ask the database
-			nil,
-			func(*dbcore.BreakerOpenError) (int, error) { return cached, nil })
-	}
-	fmt.Println(price())
+	defer db.Close()
 
-	// The database is to be left alone for a while.
-	if err := breaker.Force(dbcore.ModeForceOpen); err != nil {
+	ask := func() { fmt.Println(dbcore.One[int](ctx, db.Op("answer.read"), "select 42")) }
+	ask()
+	if err := db.ForceBreakers(dbcore.ModeForceOpen); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(price())
+	ask()
+	if err := db.ForceBreakers(dbcore.ModeEnforce); err != nil {
+		log.Fatal(err)
+	}
+	ask()
 	// Output:
 	// 42 <nil>
-	// 41 <nil>
+	// 0 circuit breaker "answer.read" is forced open, nothing was sent
+	// 42 <nil>
 }

@@ -232,7 +232,6 @@ func (m *breakerModel) force(mode dbcore.BreakerMode, now time.Time) {
 	if mode == m.mode {
 		return
 	}
-	m.ask(now)
 	from := m.visible()
 	if mode >= dbcore.ModeDisabled || m.mode >= dbcore.ModeDisabled {
 		m.become(dbcore.BreakerClosed, now)

@@ -193,7 +193,7 @@ func (b *Breaker) bookProbe(h Health, slow bool) {
 // bookLate counts what a probe of an earlier epoch found.
 func (b *Breaker) bookLate(epoch uint64, h Health, slow bool) {
 	switch {
-	case epoch < b.lateFrom || b.state == BreakerClosed:
+	case epoch < b.lateFrom: // all, once closed
 	case h == HealthFailure || slow:
 		b.lateAlive = 0
 	case h == HealthAlive:

@@ -73,17 +73,17 @@ func (s *breakerSet) add(name string) *Breaker {
 	return b
 }
 
-// all are the breakers that there are, sorted by name, and the shared one if it has anything to tell.
+// all are the breakers that there are, sorted by name; the shared one is among them when the others are as many as may be.
 func (s *breakerSet) all() []*Breaker {
 	s.mu.RLock()
 	list := make([]*Breaker, 0, len(s.byName)+1)
 	for _, b := range s.byName {
 		list = append(list, b)
 	}
-	s.mu.RUnlock()
-	if s.other.Counts() != (BreakerCounts{}) {
+	if len(list) >= maxBreakers {
 		list = append(list, s.other)
 	}
+	s.mu.RUnlock()
 	slices.SortFunc(list, func(a, b *Breaker) int { return strings.Compare(a.name, b.name) })
 	return list
 }

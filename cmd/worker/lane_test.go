@@ -289,11 +289,11 @@ func socketDirs(root string) []string {
 	return slices.Collect(maps.Keys(found))
 }
 
-// wait asks until it is so, for a minute. An error is why it is not so yet.
+// wait asks until it is so, for three minutes. An error is why it is not so yet.
 func wait(what string, done func() (bool, error)) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+	for deadline := time.Now().Add(3 * time.Minute); ; <-tick.C {
 		ok, err := done()
 		if ok {
 			return nil

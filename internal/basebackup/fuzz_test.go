@@ -132,6 +132,7 @@ func newReading(t testing.TB) (a *attempt, r *repo.Repository) {
 func FuzzArchive(f *testing.F) {
 	f.Add(serverArchive(f))
 	f.Add(archived(f, reg("PG_15_202209061/5/16384", []byte("x")), reg("./a", nil)))
+	f.Add(archived(f, reg(".", []byte("x"))))
 	f.Add(archived(f, reg("../base/1/112", []byte("x"))))
 	f.Add(archived(f, reg("/etc/passwd", []byte("x")), reg("..", nil)))
 	f.Add(archived(f, reg("global/pg_control", make([]byte, 8192))))
@@ -231,6 +232,7 @@ func TestArchive_OfAHostileServer(t *testing.T) {
 	}{
 		{"sound", dbcore.Archive{Name: "base.tar"}, serverArchive(t), ""},
 		{"out of the data directory", dbcore.Archive{Name: "base.tar"}, archived(t, reg("../x", nil)), `a file named "../x"`},
+		{"a file without a name", dbcore.Archive{Name: "base.tar"}, archived(t, reg(".", []byte("x"))), `a file named "."`},
 		{"absolute", dbcore.Archive{Name: "base.tar"}, archived(t, reg("/x", nil)), `a file named "/x"`},
 		{"out of a tablespace into the data directory", tablespace, archived(t, reg("../../global/1262", nil)), `a file named "../../global/1262"`},
 		{"a tablespace without an OID", dbcore.Archive{Name: "x/y.tar", TablespacePath: "/space"}, serverArchive(t), "no OID"},

@@ -120,7 +120,7 @@ func (a *attempt) archive(ctx context.Context, ar dbcore.Archive, s io.Reader) e
 // their own, or of a pg_wal that lies elsewhere: neither is for the place of a restore.
 func (a *attempt) member(ctx context.Context, prefix string, h *tar.Header, r io.Reader) error {
 	inside := path.Clean(h.Name)
-	if inside == "." {
+	if inside == "." && h.Typeflag == tar.TypeDir {
 		return nil
 	}
 	// Before it is joined: a tablespace's "../base/1" would become a path of the data directory.
