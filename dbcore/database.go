@@ -158,6 +158,9 @@ func (db *DB) Close() {
 // MaxIdleConns and of this package's errors.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
+// Budget is what the repetitions of the DB's requests are paid from: that of WithBudget, or its own.
+func (db *DB) Budget() *Budget { return db.policy.budget }
+
 // Exec runs one statement (or, without args, several that are separated by semicolons) and returns the number of
 // rows that it touched, 0 for statements that touch none. Outside RunTx it commits by itself.
 //
