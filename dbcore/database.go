@@ -51,6 +51,11 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(ctx, cfg, s, p)
+}
+
+func open(ctx context.Context, cfg Config, s *settings, p *policy) (*DB, error) {
+	var err error
 	db := &DB{
 		target: s.target(), maxConns: s.pool.MaxConns, maxIdle: int64(s.maxIdle), patience: cfg.AcquireTimeout, pooler: cfg.Pooler,
 		policy: p,
@@ -159,6 +164,9 @@ func (db *DB) Close() {
 // Pool gives access to pgx's own pool, for what this package does not offer. Connections acquired there are outside
 // MaxIdleConns and of this package's errors.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
+
+// Budget is what the repetitions of the DB's requests are paid from: that of WithBudget, or its own.
+func (db *DB) Budget() *Budget { return db.policy.budget }
 
 // Exec runs one statement (or, without args, several that are separated by semicolons) and returns the number of
 // rows that it touched, 0 for statements that touch none. Outside RunTx it commits by itself.

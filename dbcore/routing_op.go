@@ -114,12 +114,12 @@ func (o ClusterOp) each(ctx context.Context, once func(op Op) (Phase, error)) er
 			return o.unresolved(r, first, search.last, err)
 		}
 		op := o.on(db)
-		phase, err := op.guarded(ctx, began, func(time.Time) (Phase, error) { return once(op) })
+		phase, took, err := op.guarded(ctx, began, func() (Phase, error) { return once(op) })
 		if err == nil {
-			op.succeeded(first)
+			op.succeeded(time.Since(first))
 			return nil
 		}
-		a := op.attempt(err, phase, began)
+		a := op.attempt(err, phase, took)
 		if r == nil {
 			r = op.retrying(first)
 		}
