@@ -293,4 +293,4 @@ func (tr *truth) wrong(rec *callRecord) string {
 }
 
 // patience bounds a call, only so that a hanging one fails the test and does not hang it.
-const patience = 90 * time.Second
+const patience = 30 * time.Second

@@ -2,22 +2,24 @@ package dbcore_test
 
 import (
 	"errors"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"lifeboat/dbcore"
-	"lifeboat/internal/pgtest"
 )
 
 // together starts one call for each fault, each by a worker of its own, and returns what waits for them.
 func (c *campaign) together(draws []*draw) (wait func()) {
+	c.arrived.Store(0)
 	c.bites.Store(0)
+	c.ended.Store(0)
 	var wg sync.WaitGroup
 	for w, d := range draws {
-		wg.Go(func() { _, d.harmed = c.call(w, d.call, d) })
+		wg.Go(func() {
+			_, d.harmed = c.call(w, d.call, d)
+			d.tries++
+			c.ended.Add(1)
+		})
 	}
 	return wg.Wait
 }
@@ -33,10 +35,9 @@ func waitUntil(ok func() bool) {
 // crash holds a call for each fault at its point, stops the server at once (immediate), lets the calls go, and starts it
 // again: what crash recovery finds is what counts.
 func (c *campaign) crash(draws []*draw) {
-	c.arrived.Store(0)
 	c.down = make(chan struct{})
 	wait := c.together(draws)
-	waitUntil(func() bool { return c.arrived.Load() == int64(len(draws)) })
+	waitUntil(func() bool { return c.arrived.Load()+c.ended.Load() >= int64(len(draws)) })
 	c.server.Kill(c.t)
 	close(c.down)
 	c.server.Start(c.t)
@@ -47,7 +48,7 @@ func (c *campaign) crash(draws []*draw) {
 // demote leads new connections to a standby for a while, as a name or an address does that has not followed a failover.
 func (c *campaign) demote(draws []*draw) {
 	if c.standby == nil {
-		c.startStandby()
+		c.standby = c.server.Standby(c.t)
 	}
 	for _, db := range []*dbcore.DB{c.patientPooled, c.patientFresh} {
 		db.Recycle("demotion")
@@ -55,27 +56,9 @@ func (c *campaign) demote(draws []*draw) {
 	primary, standby := socketOf(c.server), socketOf(c.standby)
 	c.proxy.target.Store(&standby)
 	wait := c.together(draws)
-	waitUntil(func() bool { return c.bites.Load() == int64(len(draws)) })
+	waitUntil(func() bool { return c.bites.Load()+c.ended.Load() >= int64(len(draws)) })
 	c.proxy.target.Store(&primary)
 	wait()
-}
-
-// startStandby makes a hot standby from a copy of the server.
-func (c *campaign) startStandby() {
-	c.server.Stop(c.t)
-	c.standby = pgtest.New(c.t, pgtest.Options{Stopped: true, Settings: map[string]string{"max_connections": "70"}})
-	if err := os.RemoveAll(c.standby.DataDir); err != nil {
-		c.t.Fatal(err)
-	}
-	if out, err := exec.CommandContext(c.ctx, "cp", "-a", c.server.DataDir, c.standby.DataDir).CombinedOutput(); err != nil {
-		c.t.Fatalf("copy the server: %v: %s", err, out)
-	}
-	if err := os.WriteFile(filepath.Join(c.standby.DataDir, "standby.signal"), nil, 0o644); err != nil {
-		c.t.Fatal(err)
-	}
-	c.server.Start(c.t)
-	c.admin.Recycle("the server was restarted")
-	c.standby.StartStandby(c.t)
 }
 
 // exhaust takes all of the server's connections that ordinary roles may have.
@@ -98,7 +81,7 @@ func (c *campaign) exhaust(draws []*draw) {
 		held = append(held, conn)
 	}
 	wait := c.together(draws)
-	waitUntil(func() bool { return c.bites.Load() == int64(len(draws)) })
+	waitUntil(func() bool { return c.bites.Load()+c.ended.Load() >= int64(len(draws)) })
 	for _, conn := range held {
 		_ = conn.Close()
 	}

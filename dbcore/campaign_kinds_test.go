@@ -37,6 +37,9 @@ var (
 // shortStall is how long a network is silent before it breaks.
 const shortStall = 40 * time.Millisecond
 
+// shortCommit is TxOptions.CommitTimeout of calls whose COMMIT is to time out.
+const shortCommit = 200 * time.Millisecond
+
 func cutting(t *trap) func(*campaign, *draw, func()) *trap {
 	return func(_ *campaign, d *draw, _ func()) *trap {
 		c := &trap{at: t.at, reset: t.reset, stall: t.stall, part: t.part}
@@ -80,6 +83,7 @@ var faultKinds = []*faultKind{
 	{name: "stalled once answered", phases: allPhases, means: lost(io.ErrUnexpectedEOF), trap: cutting(&trap{at: atReply, stall: shortStall})},
 	{name: "half of the reply", phases: allPhases, means: lost(io.ErrUnexpectedEOF), trap: cutting(&trap{at: atReply, part: 1})},
 	{name: "caller gives up, request is late", phases: allPhases, means: func(dbcore.Phase) error { return context.Canceled }, trap: givingUp},
+	{name: "stalled beyond COMMIT's timeout", phases: allPhases[3:], means: func(dbcore.Phase) error { return context.DeadlineExceeded }, trap: cutting(&trap{at: atRequest, stall: 2 * shortCommit})},
 	{name: "pg_terminate_backend", phases: allPhases, means: fatal("57P01"), trap: terminating},
 	{name: "server stopped at once, started", phases: allPhases, means: lost(io.ErrUnexpectedEOF), trap: waiting, event: "crash"},
 	{name: "demoted to a standby", phases: allPhases[:3], means: demoted, trap: passing, event: "demotion", calls: callKind.writes},

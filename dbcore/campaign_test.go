@@ -36,6 +36,7 @@ type campaign struct {
 	arrived atomic.Int64  // calls that are held until the server is down
 	down    chan struct{} // closed when it is
 	bites   atomic.Int64  // calls of an event to which it has done harm
+	ended   atomic.Int64  // calls of an event that are over
 
 	mu      sync.Mutex
 	records []*callRecord
@@ -146,8 +147,8 @@ func (c *campaign) prepare(caller *caller, traced *tracedCall, d *draw, cancel f
 		caller.db.Recycle("a new connection is wanted") // one is kept while somebody else is connecting
 	}
 	traced.wants, traced.onBite = d.wants(), func() { c.bites.Add(1) }
-	if d.phase == dbcore.PhaseCommit && errors.Is(d.kind.means(d.phase), context.Canceled) {
-		caller.opts.CommitTimeout = 200 * time.Millisecond
+	if means := d.kind.means(d.phase); d.phase == dbcore.PhaseCommit && (errors.Is(means, context.Canceled) || errors.Is(means, context.DeadlineExceeded)) {
+		caller.opts.CommitTimeout = shortCommit
 	}
 }
 

@@ -51,6 +51,11 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(ctx, cfg, s, p)
+}
+
+func open(ctx context.Context, cfg Config, s *settings, p *policy) (*DB, error) {
+	var err error
 	db := &DB{
 		target: s.target(), maxConns: s.pool.MaxConns, maxIdle: int64(s.maxIdle), patience: cfg.AcquireTimeout, pooler: cfg.Pooler,
 		policy: p,
@@ -104,11 +109,17 @@ func ConnectWithRetry(ctx context.Context, cfg Config, retry RetryConfig, opts .
 // hook puts this package into pgx's pool.
 func (db *DB) hook(cfg *pgxpool.Config) {
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		if err := db.policy.gate.opened(conn); err != nil {
+			return err
+		}
 		db.open.Add(1)
 		metaOf(conn).generation = db.generation.Load()
 		return nil
 	}
-	cfg.BeforeClose = func(*pgx.Conn) { db.open.Add(-1) }
+	cfg.BeforeClose = func(conn *pgx.Conn) {
+		db.policy.gate.ended(conn)
+		db.open.Add(-1)
+	}
 	cfg.ShouldPing = db.shouldPing
 	cfg.ConnConfig.OnNotice = onNotice
 	db.policy.gate.hook(&cfg.ConnConfig.Config)
@@ -153,6 +164,9 @@ func (db *DB) Close() {
 // Pool gives access to pgx's own pool, for what this package does not offer. Connections acquired there are outside
 // MaxIdleConns and of this package's errors.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
+
+// Budget is what the repetitions of the DB's requests are paid from: that of WithBudget, or its own.
+func (db *DB) Budget() *Budget { return db.policy.budget }
 
 // Exec runs one statement (or, without args, several that are separated by semicolons) and returns the number of
 // rows that it touched, 0 for statements that touch none. Outside RunTx it commits by itself.

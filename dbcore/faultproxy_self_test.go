@@ -138,3 +138,48 @@ func TestFaultProxyUnharmed(t *testing.T) {
 		return one[int](t, db, "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)'") == 0
 	})
 }
+
+// TestCommitTimeout: it is COMMIT's own time that is up then, not the caller's. What may be repeated is.
+func TestCommitTimeout(t *testing.T) {
+	direct := openDB(t, socketConfig())
+	mustExec(t, direct, "drop table if exists timed; create table timed (a int)")
+	if err := dbcore.CreateTokenTable(t.Context(), direct, ""); err != nil {
+		t.Fatal(err)
+	}
+	p := newFaultProxy(t, srv.socket+"/.s.PGSQL."+strconv.Itoa(srv.port))
+	db, err := dbcore.Open(t.Context(), p.config("postgres"), dbcore.WithTracer(faultTracer{p}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	once := "insert into timed select 1 where not exists (select from timed)"
+	for name, c := range map[string]struct {
+		op   dbcore.Op
+		opts dbcore.TxOptions
+		sql  string
+	}{
+		"idempotent":   {db.Op("timed").Idempotent(), dbcore.TxOptions{}, once},
+		"xid":          {db.Op("timed"), dbcore.TxOptions{Verify: dbcore.VerifyXID}, "insert into timed values (1)"},
+		"token":        {db.Op("timed"), dbcore.TxOptions{Verify: dbcore.VerifyToken}, "insert into timed values (1)"},
+		"only reading": {db.Op("timed"), dbcore.TxOptions{ReadOnly: true}, "select 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mustExec(t, direct, "truncate timed")
+			call := &tracedCall{
+				id: name, statement: &trap{at: atRequest, stall: 300 * time.Millisecond},
+				wants: func(sql string) bool { return sql == "commit" },
+			}
+			c.opts.CommitTimeout, c.opts.Report = 100*time.Millisecond, new(dbcore.TxReport)
+			err := c.op.RunTx(call.context(t.Context()), c.opts, func(ctx context.Context, tx *dbcore.Tx) error {
+				_, err := tx.Exec(ctx, c.sql)
+				return err
+			})
+			if err != nil || c.opts.Report.Attempts != 2 {
+				t.Errorf("%d attempts, %v", c.opts.Report.Attempts, err)
+			}
+			if n := one[int](t, direct, "select count(*) from timed"); n != count(!c.opts.ReadOnly) {
+				t.Errorf("%d rows", n)
+			}
+		})
+	}
+}

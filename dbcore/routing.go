@@ -37,10 +37,14 @@ type ClusterConfig struct {
 // recovery is the primary, if no other node knows a higher timeline: each promotion begins one, so a former primary that
 // comes back as it was is recognised. Two primaries on one timeline are ErrSplitBrain, and neither is written to.
 //
-// A node loses the part at once, in the middle of the request, when it refuses a write as read-only (SQLSTATE 25006), and when a
-// probe fails, the second time if it only took too long. From then on nothing is sent to it, also not through a *DB that
-// somebody has kept, and a transaction that has begun there is rolled back instead of committed, until a new connection has
-// shown that it is the primary. What was on the wire at that moment cannot be called back.
+// A node loses the part at once, in the middle of the request, when it refuses a write as read-only (SQLSTATE 25006), and when
+// another node has a higher timeline. From then on nothing is sent to it, also not through a *DB that somebody has kept,
+// and a transaction that has begun there is rolled back instead of committed, until a new connection has shown that it is
+// the primary. Once another node is known to have taken over, connections in use are broken as well, so that no write is
+// acknowledged by the old primary after that, and nobody waits for a host that hangs.
+//
+// A primary that does not answer a probe, twice if it only took too long, is not given out any more. What is under way there
+// goes on, as it may only be slow, until somebody else is the primary.
 //
 // A Cluster that is opened when only a former primary can be reached cannot know better. Fencing on the servers' side,
 // as Patroni and other managers do it, remains necessary.

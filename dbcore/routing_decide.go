@@ -94,7 +94,7 @@ func (e *election) decide(claims []claim, rivals []int) {
 	if len(rivals) == 1 {
 		switch c := &claims[rivals[0]]; {
 		case !c.reachable:
-			e.fenced[rivals[0]] = "it is the primary, and does not answer"
+			// Perhaps it only is slow, and there is nobody else: what is under way may end.
 		case c.readOnly:
 			e.err = fmt.Errorf("%w: default_transaction_read_only is on at %s: switch it off there when the reason is gone", ErrNoPrimary, c.node)
 			return

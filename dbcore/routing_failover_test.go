@@ -3,10 +3,14 @@ package dbcore_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,8 +31,9 @@ type load struct {
 }
 
 type ack struct {
-	at     time.Time
-	server int // that ran the attempt which was acknowledged
+	at       time.Time
+	server   int  // that ran the attempt which was acknowledged
+	verified bool // its answer was lost, and the new primary has said that it is committed
 }
 
 func startLoad(c *dbcore.Cluster, writers int, opts dbcore.TxOptions) *load {
@@ -46,6 +51,8 @@ func startLoad(c *dbcore.Cluster, writers int, opts dbcore.TxOptions) *load {
 
 func (l *load) write(ctx context.Context, id int, opts dbcore.TxOptions) {
 	var server int
+	var report dbcore.TxReport
+	opts.Report = &report
 	err := l.c.RunTx(ctx, opts, func(ctx context.Context, tx *dbcore.Tx) (err error) {
 		server, err = dbcore.One[int](ctx, tx, "insert into writes values ($1, current_setting('port')::int) returning server", id)
 		return err
@@ -54,7 +61,7 @@ func (l *load) write(ctx context.Context, id int, opts dbcore.TxOptions) {
 	defer l.mu.Unlock()
 	switch {
 	case err == nil:
-		l.acked[id] = ack{time.Now(), server}
+		l.acked[id] = ack{time.Now(), server, report.Verified}
 	case errors.Is(err, dbcore.ErrCommitAmbiguous):
 		l.ambiguous[id] = true
 	case ctx.Err() == nil:
@@ -186,7 +193,7 @@ func failover(t *testing.T, major int, verify bool) (fromKill, fromPromoted time
 		t.Errorf("the old primary has got writes: %s rows before, %s after", before, after)
 	}
 	for id, w := range l.acked {
-		if w.server == a.Port && w.at.After(back) {
+		if w.server == a.Port && w.at.After(back) && !w.verified {
 			t.Errorf("write %d was acknowledged by the old primary", id)
 		}
 	}
@@ -251,18 +258,34 @@ func TestSplitBrain(t *testing.T) {
 	a, b := pair(t, 0)
 	c := openCluster(t, a, b)
 	a.Exec(t, "create table writes (id int, server int)")
-	before := a.SQL(t, "select pg_current_wal_lsn()")
-	b.Stop(t)
-	b.Independent(t)
-	pgtest.Eventually(t, "a split brain", func() bool { _, err := c.Primary(ctx); return errors.Is(err, dbcore.ErrSplitBrain) })
-	_, err := c.Primary(ctx)
+	kept, err := c.Primary(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := 0
+	err = kept.RunTx(ctx, dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
+		if runs++; runs > 1 {
+			t.Error("it runs again, where nothing must be written")
+		}
+		if _, err := tx.Exec(ctx, "insert into writes values (0, 0)"); err != nil {
+			return err
+		}
+		b.Stop(t)
+		b.Independent(t)
+		pgtest.Eventually(t, "a split brain", func() bool { _, err := c.Primary(ctx); return errors.Is(err, dbcore.ErrSplitBrain) })
+		return nil
+	})
+	if !errors.Is(err, dbcore.ErrFenced) || errors.Is(err, dbcore.ErrCommitAmbiguous) {
+		t.Errorf("COMMIT after the split brain: %v", err)
+	}
+	_, err = c.Primary(ctx)
 	if !errors.Is(err, dbcore.ErrNoPrimary) || !strings.Contains(err.Error(), "pg_rewind") {
 		t.Errorf("error %v", err)
 	}
 	bounded, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	if _, err := c.Exec(bounded, "insert into writes values (1, 1)"); !errors.Is(err, dbcore.ErrSplitBrain) {
-		t.Errorf("write: %v (log was at %s)", err, before)
+		t.Errorf("write: %v", err)
 	}
 	b.Kill(t)
 	holds(t, "one that has gone silent may have the truth", 5*probeInterval, func() bool { _, err := c.Primary(ctx); return errors.Is(err, dbcore.ErrSplitBrain) })
@@ -273,4 +296,79 @@ func TestSplitBrain(t *testing.T) {
 	if _, err := c.Exec(ctx, "insert into writes values (2, 2)"); err != nil {
 		t.Errorf("write after the second primary was made a standby: %v", err)
 	}
+}
+
+// TestHungPrimary: the primary does not die but hangs, with the requests that it has. They end when another one has taken over,
+// and all writers go on there.
+func TestHungPrimary(t *testing.T) {
+	a, b := pair(t, 0)
+	a.Exec(t, "create table writes (id int, server int)")
+	c := openCluster(t, a, b)
+	const writers = 4
+	l := startLoad(c, writers, dbcore.TxOptions{CommitTimeout: 10 * time.Minute})
+	defer l.end()
+	pgtest.Eventually(t, "writes", func() bool { return l.count() > 50 })
+	hung := time.Now()
+	freeze(t, a)
+	pgtest.Eventually(t, "it is given up", func() bool { return !status(c, a).Reachable })
+	unreachable := time.Since(hung)
+	b.Promote(t)
+	promoted := time.Now()
+	pgtest.Eventually(t, "all writers go on", func() bool { return l.writersOn(b.Port, writers) == writers })
+	t.Logf("given up after %s; all writers on the new primary %s after the promotion was done", unreachable, time.Since(promoted))
+	l.end()
+	for _, err := range l.failed {
+		t.Errorf("a writer saw: %v", err)
+	}
+}
+
+// writersOn counts the writers that have had a write acknowledged by a server.
+func (l *load) writersOn(server, writers int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	who := map[int]bool{}
+	for id, a := range l.acked {
+		if a.server == server {
+			who[id%writers] = true
+		}
+	}
+	return len(who)
+}
+
+// freeze stops all processes of a server until the test ends.
+func freeze(t *testing.T, s *pgtest.Server) {
+	t.Helper()
+	pid := s.Instance().PID()
+	pids := []int{pid}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // first, so that it makes no more
+		t.Fatal(err)
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, child := range strings.Fields(string(text)) {
+			n, err := strconv.Atoi(child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, n)
+		}
+	}
+	for _, p := range pids[1:] {
+		_ = syscall.Kill(p, syscall.SIGSTOP) // may have ended
+	}
+	if len(pids) < 4 {
+		t.Fatalf("children of %d: %v", pid, pids[1:])
+	}
+	t.Cleanup(func() {
+		for _, p := range pids {
+			_ = syscall.Kill(p, syscall.SIGCONT)
+		}
+	})
 }

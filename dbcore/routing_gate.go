@@ -2,8 +2,11 @@ package dbcore
 
 import (
 	"context"
+	"crypto/tls"
+	"sync"
 	"sync/atomic"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -12,6 +15,7 @@ import (
 // no Cluster has none.
 type gate struct {
 	closed  atomic.Pointer[fencedError]
+	conns   sync.Map    // *pgx.Conn that are open
 	primary atomic.Bool // the node is the elected primary: a new connection must not lead to a standby
 
 	// failed hears what went wrong, in the middle of somebody's request.
@@ -53,6 +57,38 @@ func (g *gate) hook(cfg *pgconn.Config) {
 		}
 		return isPrimary(ctx, conn)
 	}
+}
+
+// opened refuses a new connection if the gate was closed meanwhile, and remembers it otherwise.
+func (g *gate) opened(conn *pgx.Conn) error {
+	if g == nil {
+		return nil
+	}
+	g.conns.Store(conn, nil)
+	if err := g.check(); err != nil {
+		g.conns.Delete(conn)
+		return err
+	}
+	return nil
+}
+
+func (g *gate) ended(conn *pgx.Conn) {
+	if g != nil {
+		g.conns.Delete(conn)
+	}
+}
+
+// cut breaks all connections, those in use as well: no answer of the server can come any more, and nobody waits for one that
+// hangs. What was under way ends as it does with any lost connection.
+func (g *gate) cut() {
+	g.conns.Range(func(key, _ any) bool {
+		conn := key.(*pgx.Conn).PgConn().Conn() //nolint:forcetypeassert // nothing else is stored
+		if encrypted, ok := conn.(*tls.Conn); ok {
+			conn = encrypted.NetConn() // says no farewell, for which it might have to wait
+		}
+		_ = conn.Close()
+		return true
+	})
 }
 
 // decider is the DB to ask about a COMMIT whose answer was lost.

@@ -15,6 +15,8 @@ const (
 	probeLimit = time.Second
 	// probeGap is the least time between two looks, however many requests fail meanwhile.
 	probeGap = 10 * time.Millisecond
+	// farewell bounds the closing of a probe's connection to a server that may be hung.
+	farewell = 100 * time.Millisecond
 	// patientProbes is how many probes in a row may time out before the node counts as unreachable. Other failures count
 	// at once.
 	patientProbes = 2
@@ -126,7 +128,9 @@ type nodeProbe struct {
 
 func (p *nodeProbe) close() {
 	if p.conn != nil {
-		_ = p.conn.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		_ = p.conn.conn.Close(ctx)
+		cancel()
 		p.conn = nil
 	}
 }
@@ -186,6 +190,7 @@ func (c *Cluster) report(n *node, began, opened time.Time, a answer, err error) 
 		}
 	case isTimeout(err) && n.timeouts+1 < patientProbes && n.claim.reachable:
 		n.timeouts++
+	case SQLState(err) == "53300" && n.claim.reachable: // too many connections: it lives, and is what it was
 	default:
 		n.claim.reachable = false
 	}
@@ -223,7 +228,7 @@ func (c *Cluster) conclude(from *node, at time.Time) {
 		v.election.primary, v.election.err = -1, fmt.Errorf("%w: not all nodes were asked yet", ErrNoPrimary)
 	}
 	for i, n := range c.nodes {
-		n.setGate(v.election.fenced[i], i == v.election.primary)
+		n.setGate(v.election.fenced[i], i == v.election.primary, !v.claims[i].suspect)
 	}
 	if p := v.election.primary; p >= 0 {
 		if p != before.election.primary || v.election.timeline != before.election.timeline {
@@ -241,17 +246,23 @@ func (c *Cluster) conclude(from *node, at time.Time) {
 	c.announce(before, v)
 }
 
-// setGate opens or shuts the way to the node. Connections of the time before are not used again.
-func (n *node) setGate(fenced string, primary bool) {
+// setGate opens or shuts the way to the node. Connections of the time before are not used again, and sure says that those in
+// use are broken, too: a single refused write is no reason for that, as it may be the program's own fault.
+func (n *node) setGate(fenced string, primary, sure bool) {
 	n.gate.primary.Store(primary)
 	if fenced == "" {
 		n.gate.closed.Store(nil)
 		return
 	}
-	if was := n.gate.closed.Swap(&fencedError{node: n.name, reason: fenced}); was == nil {
-		if db := n.db.Load(); db != nil {
-			db.Recycle(fenced)
-		}
+	was := n.gate.closed.Swap(&fencedError{node: n.name, reason: fenced})
+	if was != nil && was.reason == fenced {
+		return
+	}
+	if db := n.db.Load(); db != nil {
+		db.Recycle(fenced)
+	}
+	if sure {
+		n.gate.cut()
 	}
 }
 
@@ -315,6 +326,29 @@ func (c *Cluster) refresh(ctx context.Context, nodes ...*node) {
 	}
 	for i, n := range nodes {
 		if err := c.probed(ctx, n, looks[i]); err != nil {
+			return
+		}
+	}
+}
+
+// recheck looks at a node now and waits for what it says, or with orMoved, until another one is the primary: a host that hangs
+// is not waited for then.
+func (c *Cluster) recheck(ctx context.Context, n *node, orMoved bool) {
+	c.mu.Lock()
+	looks := n.asked
+	c.mu.Unlock()
+	n.look()
+	for {
+		v := c.view.Load()
+		c.mu.Lock()
+		seen := n.seen
+		c.mu.Unlock()
+		if seen > looks || orMoved && v.election.primary >= 0 && c.nodes[v.election.primary] != n {
+			return
+		}
+		select {
+		case <-v.changed:
+		case <-ctx.Done():
 			return
 		}
 	}

@@ -114,12 +114,12 @@ func (o ClusterOp) each(ctx context.Context, once func(op Op) (Phase, error)) er
 			return o.unresolved(r, first, search.last, err)
 		}
 		op := o.on(db)
-		phase, err := op.guarded(ctx, began, func(time.Time) (Phase, error) { return once(op) })
+		phase, took, err := op.guarded(ctx, began, func() (Phase, error) { return once(op) })
 		if err == nil {
-			op.succeeded(first)
+			op.succeeded(time.Since(first))
 			return nil
 		}
-		a := op.attempt(err, phase, began)
+		a := op.attempt(err, phase, took)
 		if r == nil {
 			r = op.retrying(first)
 		}
@@ -173,21 +173,24 @@ func (o ClusterOp) unresolved(r *retrying, first time.Time, last *Attempt, err e
 func (o ClusterOp) settle(ctx context.Context, db *DB, a *Attempt) {
 	if v := a.Verdict; v.SuspectRole || v.SuspectPool || v.Health == HealthFailure || errors.Is(a.Err, ErrFenced) {
 		if n := o.c.nodeOf(db); n != nil {
-			o.c.refresh(ctx, n)
+			o.c.recheck(ctx, n, o.read == nil)
 		}
 	}
 }
 
-// moved says whether another server is the right one by now. The breaker of the former one has no say then.
+// moved says whether another server is the right one by now, or this one has failed to answer. Its breaker has no say then.
 func (o ClusterOp) moved(ctx context.Context, db *DB) bool {
 	if o.read != nil {
 		return false
 	}
-	if n := o.c.nodeOf(db); n != nil {
-		o.c.refresh(ctx, n)
+	n := o.c.nodeOf(db)
+	if n == nil {
+		return true
 	}
-	v := o.c.view.Load()
-	return v.primary(o.c.nodes) != db
+	o.c.recheck(ctx, n, true)
+	o.c.mu.Lock()
+	defer o.c.mu.Unlock()
+	return n.err != nil || o.c.view.Load().primary(o.c.nodes) != db
 }
 
 // search is the part of a request in which nothing could be sent, because no server took it. It is bounded by time and not by

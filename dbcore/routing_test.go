@@ -103,6 +103,24 @@ func TestReplica(t *testing.T) {
 			t.Errorf("read within a bound at %d, want the standby's %d", got, b.Port)
 		}
 
+		// It needs no privileges.
+		a.Exec(t, "create role plain login")
+		cfg := dbcore.ClusterConfig{}
+		for _, s := range []*pgtest.Server{a, b} {
+			n := nodeConfig(t, s)
+			n.User = "plain"
+			cfg.Nodes = append(cfg.Nodes, n)
+		}
+		pgtest.Eventually(t, "the role is on the standby", func() bool { return b.SQL(t, "select count(*) from pg_roles where rolname = 'plain'") == "1" })
+		plain, err := dbcore.OpenCluster(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(plain.Close)
+		if got := replicaAt(t, plain); got != b.Port {
+			t.Errorf("read without privileges at %d, want the standby's %d", got, b.Port)
+		}
+
 		// Read your writes.
 		for i := range 20 {
 			if _, err := c.Exec(ctx, "insert into log values ($1)", i); err != nil {

@@ -63,6 +63,9 @@ type TxReport struct {
 }
 
 func (o TxOptions) beginSQL() (string, error) {
+	if o.Isolation == "" && !o.ReadOnly && !o.Deferrable {
+		return "begin", nil
+	}
 	var b strings.Builder
 	b.WriteString("begin")
 	switch o.Isolation {
@@ -105,7 +108,7 @@ type txState struct {
 	done       bool
 	depth      int
 	savepoints int
-	warn       func(savepoints int)
+	db         *DB // nil on a session of one's own
 }
 
 // txError marks the error of one of the transaction's own statements, as opposed to what else its function may return.
@@ -190,7 +193,7 @@ func (o Op) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Conte
 	if err != nil {
 		return err
 	}
-	return o.each(ctx, func(time.Time) (Phase, error) {
+	return o.each(ctx, func() (Phase, error) {
 		opts.Report.Attempts++
 		return o.txOnce(ctx, begin, opts, fn)
 	})
@@ -210,7 +213,7 @@ func (o Op) txOnce(ctx context.Context, begin string, opts TxOptions, fn func(co
 		}
 	}
 	defer release()
-	run := txRun{begin: begin, opts: opts, conn: conn.Conn(), warn: o.db.warnSavepoints, gate: o.db.policy.gate}
+	run := txRun{begin: begin, opts: opts, conn: conn.Conn(), db: o.db, gate: o.db.policy.gate}
 	if opts.Verify != VerifyNone && !opts.ReadOnly {
 		run.witness = &witness{how: opts.Verify, table: o.db.policy.tokens}
 	}

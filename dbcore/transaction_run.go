@@ -15,8 +15,8 @@ type txRun struct {
 	opts    TxOptions
 	conn    *pgx.Conn
 	witness *witness // nil unless COMMIT is to be verified
-	warn    func(savepoints int)
 	gate    *gate
+	db      *DB // nil on a session of one's own
 
 	notReplicated bool
 }
@@ -31,7 +31,7 @@ func (r *txRun) run(ctx context.Context, fn func(context.Context, *Tx) error) (P
 	if _, err := execOn(ctx, r.conn, r.begin, nil); err != nil {
 		return phase, fmt.Errorf("begin transaction: %w", err)
 	}
-	tx := &Tx{txState: &txState{conn: r.conn, warn: r.warn}}
+	tx := newTx(r.conn, r.db)
 	// Also reached by a panic and by runtime.Goexit (t.FailNow inside fn), which no recover would see.
 	defer func() {
 		if !tx.done {
@@ -53,6 +53,16 @@ func (r *txRun) run(ctx context.Context, fn func(context.Context, *Tx) error) (P
 		}
 	}
 	return r.commit(ctx, tx, phase)
+}
+
+// newTx allocates both parts at once.
+func newTx(conn *pgx.Conn, db *DB) *Tx {
+	both := &struct {
+		tx    Tx
+		state txState
+	}{state: txState{conn: conn, db: db}}
+	both.tx.txState = &both.state
+	return &both.tx
 }
 
 // rollback ends the transaction on a context of its own, bounded so that a stalled server cannot hold the caller. If
