@@ -172,7 +172,9 @@ func (s *stack) checkBusy(t *testing.T) {
 	if err := other.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	_ = <-ended // interrupted, as it was told
+	if code := exitCodeOf(<-ended); code != 130 {
+		t.Errorf("the other backup ended with %d: %s", code, said)
+	}
 	s.Exec(t, "alter system reset archive_command")
 	s.Exec(t, "select pg_reload_conf()")
 }
