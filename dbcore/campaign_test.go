@@ -30,7 +30,7 @@ type campaign struct {
 
 	// Calls that must make a connection of their own get one from a pool that keeps none idle.
 	pooled, fresh *dbcore.DB
-	// The same with the patience that it takes to outlast a restart of the server.
+	// The same with the patience that it takes to outlast a restart of the server. Their breakers enforce.
 	patientPooled, patientFresh *dbcore.DB
 
 	arrived atomic.Int64  // calls that are held until the server is down
@@ -71,9 +71,9 @@ func newCampaign(t *testing.T, major int, verify bool, options ...dbcore.Option)
 		mustExec(t, c.admin, "insert into counter values ($1, 0)", w)
 	}
 	c.proxy = newFaultProxy(t, socketOf(c.server))
-	patient := dbcore.WithRetry(dbcore.RetryConfig{MaxAttempts: 15, ThrottleBase: 50 * time.Millisecond, MaxDelay: time.Second})
+	patient := dbcore.WithRetry(dbcore.RetryConfig{WaitForBreaker: true, MaxAttempts: 15, ThrottleBase: 50 * time.Millisecond, MaxDelay: time.Second})
 	c.pooled, c.fresh = c.open(options...)
-	c.patientPooled, c.patientFresh = c.open(append([]dbcore.Option{patient}, options...)...)
+	c.patientPooled, c.patientFresh = c.open(append([]dbcore.Option{patient, dbcore.WithBreaker(dbcore.BreakerConfig{OpenFor: 100 * time.Millisecond})}, options...)...)
 	return c
 }
 
