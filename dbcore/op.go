@@ -69,15 +69,8 @@ func (o Op) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
 // has returned: an error that comes later, from Rows.Err, is the caller's. Collect and One repeat as a whole.
 func (o Op) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
 	var rows *Rows
-	err := o.each(ctx, func() (Phase, error) {
-		var phase Phase
-		var err error
-		rows, phase, err = o.queryOnce(ctx, sql, args)
-		if err == nil && !rows.peek() {
-			if err = rows.Err(); err != nil {
-				rows.Close()
-			}
-		}
+	err := o.each(ctx, func() (phase Phase, err error) {
+		rows, phase, err = o.queryPeeked(ctx, sql, args)
 		return phase, err
 	})
 	if err != nil {
@@ -86,16 +79,29 @@ func (o Op) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
 	return rows, nil
 }
 
+// queryPeeked runs a query once and waits for its first row.
+func (o Op) queryPeeked(ctx context.Context, sql string, args []any) (*Rows, Phase, error) {
+	rows, phase, err := o.queryOnce(ctx, sql, args)
+	if err == nil && !rows.peek() {
+		if err = rows.Err(); err != nil {
+			rows.Close()
+		}
+	}
+	return rows, phase, err
+}
+
 // collect runs a query and gives its rows to fn, and both again if that is allowed. fn starts afresh each time.
 func (o Op) collect(ctx context.Context, sql string, args []any, fn func(*Rows) error) error {
-	return o.each(ctx, func() (Phase, error) {
-		rows, phase, err := o.queryOnce(ctx, sql, args)
-		if err != nil {
-			return phase, err
-		}
-		defer rows.Close()
-		return phase, rows.wrap(fn(rows))
-	})
+	return o.each(ctx, func() (Phase, error) { return o.collectOnce(ctx, sql, args, fn) })
+}
+
+func (o Op) collectOnce(ctx context.Context, sql string, args []any, fn func(*Rows) error) (Phase, error) {
+	rows, phase, err := o.queryOnce(ctx, sql, args)
+	if err != nil {
+		return phase, err
+	}
+	defer rows.Close()
+	return phase, rows.wrap(fn(rows))
 }
 
 // each runs attempts within the breaker until one succeeds or the request has failed.
@@ -260,6 +266,7 @@ func (db *DB) after(conn *pgx.Conn, err error, phase Phase) {
 		return
 	}
 	v := db.policy.classify(err, phase)
+	db.policy.gate.observe(v)
 	if v.SuspectPool {
 		db.suspect(v.Reason)
 	}

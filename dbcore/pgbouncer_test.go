@@ -255,7 +255,7 @@ func TestPoolerNotConfigured(t *testing.T) {
 		}
 	}
 	t.Logf("%d requests: %d failed, %d repetitions; 26000 was met %d times, 42P05 %d times", 2*each, failed, len(retries.classes),
-		count(met, "26000"), count(met, "42P05"))
+		countOf(met, "26000"), countOf(met, "42P05"))
 	if len(met) == 0 || len(retries.classes) == 0 {
 		t.Error("no prepared statement was missed: nothing was tested")
 	}
@@ -274,7 +274,7 @@ func TestPoolerNotConfigured(t *testing.T) {
 	}
 }
 
-func count(list []string, s string) (n int) {
+func countOf(list []string, s string) (n int) {
 	for _, e := range list {
 		if e == s {
 			n++

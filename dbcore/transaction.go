@@ -84,6 +84,18 @@ func (o TxOptions) beginSQL() (string, error) {
 	return b.String(), nil
 }
 
+// prepare returns the BEGIN, and makes sure that there is an empty report.
+func (o *TxOptions) prepare() (begin string, err error) {
+	if begin, err = o.beginSQL(); err != nil {
+		return "", err
+	}
+	if o.Report == nil {
+		o.Report = new(TxReport)
+	}
+	*o.Report = TxReport{}
+	return begin, nil
+}
+
 // Tx is a running transaction. It is valid until its function returns, and not safe for concurrent use.
 type Tx struct {
 	*txState
@@ -177,14 +189,10 @@ func (db *DB) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Con
 
 // RunTx is DB.RunTx under the operation's name and breaker. The transaction as a whole is one attempt.
 func (o Op) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
-	begin, err := opts.beginSQL()
+	begin, err := opts.prepare()
 	if err != nil {
 		return err
 	}
-	if opts.Report == nil {
-		opts.Report = new(TxReport)
-	}
-	*opts.Report = TxReport{}
 	return o.each(ctx, func() (Phase, error) {
 		opts.Report.Attempts++
 		return o.txOnce(ctx, begin, opts, fn)
@@ -205,7 +213,7 @@ func (o Op) txOnce(ctx context.Context, begin string, opts TxOptions, fn func(co
 		}
 	}
 	defer release()
-	run := txRun{begin: begin, opts: opts, conn: conn.Conn(), db: o.db}
+	run := txRun{begin: begin, opts: opts, conn: conn.Conn(), db: o.db, gate: o.db.policy.gate}
 	if opts.Verify != VerifyNone && !opts.ReadOnly {
 		run.witness = &witness{how: opts.Verify, table: o.db.policy.tokens}
 	}

@@ -16,6 +16,7 @@ type txRun struct {
 	conn    *pgx.Conn
 	witness *witness // nil unless COMMIT is to be verified
 	db      *DB      // nil on a session of one's own
+	gate    *gate
 
 	notReplicated bool
 }
@@ -84,6 +85,9 @@ func (r *txRun) commit(ctx context.Context, tx *Tx, before Phase) (Phase, error)
 	state := stateOf(r.conn.PgConn())
 	if err := tx.beforeCommit(state); err != nil {
 		return before, err
+	}
+	if err := r.gate.check(); err != nil {
+		return before, fmt.Errorf("transaction rolled back: %w", err)
 	}
 	timeout := r.opts.CommitTimeout
 	if timeout <= 0 {
