@@ -53,8 +53,8 @@ func (b brokenStore) List(ctx context.Context, prefix, after string) iter.Seq2[b
 
 // TestProbe: each promise of a store that backups depend on is tried (R12, R14), and nothing stays behind.
 func TestProbe(t *testing.T) {
-	dir := t.TempDir()
-	store, err := fs.Open(dir, fs.Options{})
+	dir := filepath.Join(t.TempDir(), "repo")
+	store, err := fs.Open(dir, fs.Options{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,8 +84,8 @@ func TestProbe(t *testing.T) {
 
 // TestProbe_RemovesWhatKilledOnesLeft, and nothing else.
 func TestProbe_RemovesWhatKilledOnesLeft(t *testing.T) {
-	dir := t.TempDir()
-	store, err := fs.Open(dir, fs.Options{})
+	dir := filepath.Join(t.TempDir(), "repo")
+	store, err := fs.Open(dir, fs.Options{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
