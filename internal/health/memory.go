@@ -56,11 +56,12 @@ func (m Memory) Step(s *Snapshot, findings []Finding) (next Memory, opened, clos
 		if seen {
 			continue
 		}
-		switch kept, isClosed := absent(t, s); {
-		case isClosed:
-			closed = append(closed, kept)
-		case kept.ID != "":
-			next.Tracked = append(next.Tracked, kept)
+		t, left := absent(t, s)
+		switch {
+		case !left:
+			next.Tracked = append(next.Tracked, t)
+		case t.Open:
+			closed = append(closed, t)
 		}
 	}
 	slices.SortStableFunc(next.Tracked, func(a, b Tracked) int {
@@ -90,16 +91,16 @@ func (m Memory) sighted(f Finding, at time.Time) Tracked {
 	return t
 }
 
-// absent is what becomes of a finding that was not seen; one without an id is forgotten.
-func absent(t Tracked, s *Snapshot) (kept Tracked, closed bool) {
+// absent is what becomes of a finding that was not seen; left tells that it is remembered no longer.
+func absent(t Tracked, s *Snapshot) (_ Tracked, left bool) {
 	r := ruleOf(t.Rule)
 	switch {
 	case r == nil: // of another version
-		return Tracked{}, t.Open
+		return t, true
 	case s.unseen(r.Area):
 		return t, false
 	case !t.Open: // its sightings are no longer in a row
-		return Tracked{}, false
+		return t, true
 	}
 	t.Absences++
 	return t, t.Absences >= r.Close
