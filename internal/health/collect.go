@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"lifeboat/dbcore"
@@ -101,6 +102,9 @@ func (o *Options) failure(err error) Failure {
 	f := Failure{Problem: err.Error()}
 	if o.Remedy != nil {
 		f.Remedy = o.Remedy(err)
+	}
+	for _, form := range []string{"; %s", ": %s", " (hint: %s)"} { // it is told by itself
+		f.Problem = strings.TrimSuffix(f.Problem, fmt.Sprintf(form, f.Remedy))
 	}
 	return f
 }

@@ -59,7 +59,10 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	empty := func() bool {
-		for range store.List(t.Context(), "", "") {
+		for _, err := range store.List(t.Context(), "", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
 			return false
 		}
 		return true
