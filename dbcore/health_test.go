@@ -180,7 +180,7 @@ func measure(t *testing.T, w *watched, fail, mend func(t *testing.T)) {
 		slices.Sort(d)
 	}
 	n := len(suspects)
-	t.Logf("%d times: suspect after median %s, max %s; down after median %s, max %s", n, suspects[n/2].Round(time.Millisecond),
+	t.Logf("%s, %d times: suspect after median %s, max %s; down after median %s, max %s", t.Name(), n, suspects[n/2].Round(time.Millisecond),
 		suspects[n-1].Round(time.Millisecond), downs[n/2].Round(time.Millisecond), downs[n-1].Round(time.Millisecond))
 	// 1.5 s and 3.5 s by design; the rest is for a machine under load.
 	if suspects[n-1] > 2*time.Second || downs[n-1] > 5*time.Second {
