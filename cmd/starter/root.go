@@ -72,7 +72,7 @@ func newRootCommand(a *app) *cobra.Command {
 		allowRepository(cmd)
 	}
 	root.AddCommand(fromRepository...)
-	root.AddCommand(newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a),
+	root.AddCommand(newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a), newHealthCommand(a),
 		newVersionCommand(a), newDemoCommand(a))
 	a.prepare(root)
 	a.complete(root)
