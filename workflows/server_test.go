@@ -21,6 +21,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"lifeboat/internal/contract"
 )
@@ -161,6 +162,10 @@ func scenarios() []scenario {
 			name: "verify", workflow: contract.VerifyWorkflow, input: backupInput, status: completed, check: wantAttempts(contract.VerifyBackupsActivity, 2),
 			prepare: func(f *fakes, _ func()) { f.before[contract.VerifyBackupsActivity] = silentOnce },
 		},
+		{
+			name: "health", workflow: contract.HealthWorkflow, input: backupInput, status: completed, check: wantAttempts(contract.CheckHealthActivity, 2),
+			prepare: func(f *fakes, _ func()) { f.before[contract.CheckHealthActivity] = silentOnce },
+		},
 		{name: "drill", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Pass)},
 		{
 			name: "drill-refused", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Fail),
@@ -280,8 +285,14 @@ func (s scenario) run(t *testing.T, c client.Client) *historypb.History {
 	if s.check != nil {
 		s.check(t, f, run)
 	}
+	return historyOf(ctx, t, c, workflow.Execution{ID: s.name})
+}
+
+// historyOf reads the history of a run, the last one if it has no run id.
+func historyOf(ctx context.Context, t *testing.T, c client.Client, run workflow.Execution) *historypb.History {
+	t.Helper()
 	history := &historypb.History{}
-	events := c.GetWorkflowHistory(ctx, s.name, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := c.GetWorkflowHistory(ctx, run.ID, run.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		if err != nil {
