@@ -75,9 +75,7 @@ type bench struct {
 	t *testing.T
 }
 
-var scheduleOptions = schedule.Options{
-	TaskQueue: "schedules", Workflows: []string{contract.BackupWorkflow, contract.VerifyWorkflow, contract.DrillWorkflow},
-}
+var scheduleOptions = schedule.Options{TaskQueue: "schedules"}
 
 func (b bench) plan(clusters ...schedule.Cluster) schedule.Plan {
 	b.t.Helper()
@@ -359,7 +357,7 @@ func catchUp(t *testing.T, server *temporalServer, b bench) {
 	t.Cleanup(ended.Stop)
 	desired, _, err := schedule.Desired([]schedule.Cluster{{
 		Name: "late", Wishes: []schedule.Wish{{Verb: schedule.Verify, Every: 2 * time.Second, Text: "2s"}},
-	}}, schedule.Options{TaskQueue: "catch-up", Workflows: scheduleOptions.Workflows})
+	}}, schedule.Options{TaskQueue: "catch-up"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,6 @@ import (
 	"lifeboat/internal/config"
 	"lifeboat/internal/contract"
 	"lifeboat/internal/schedule"
-	"lifeboat/workflows"
 )
 
 func newScheduleCommand(a *app) *cobra.Command {
@@ -139,7 +138,7 @@ func (a *app) reconcile(ctx context.Context) (*reconciliation, error) {
 		taskQueue: cfg.Worker.TaskQueue, desired: map[string]schedule.Schedule{}, skipped: map[string]schedule.Skipped{},
 		have: map[string]schedule.Existing{},
 	}
-	desired, skipped, err := schedule.Desired(wishes(cfg), schedule.Options{TaskQueue: r.taskQueue, Workflows: workflows.Names()})
+	desired, skipped, err := schedule.Desired(wishes(cfg), schedule.Options{TaskQueue: r.taskQueue})
 	if err != nil {
 		return nil, &hinted{&configError{err}, "mend it under schedules in " + cfg.File()}
 	}

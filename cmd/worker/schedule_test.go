@@ -81,7 +81,7 @@ func (s *stack) list(t *testing.T, code int) map[string]string {
 // TestSchedule_ThroughTemporal drives schedules by the program, as a person does, with a worker and a cluster that is busy.
 func TestSchedule_ThroughTemporal(t *testing.T) {
 	s := newStack(t, nil)
-	s.schedules(t, `backup_full: "0 2 1 1 *", verify: "0 3 1 1 *", drill_table: "0 4 * * 0", health: 1m`)
+	s.schedules(t, `backup_full: "0 2 1 1 *", verify: "0 3 1 1 *", drill_table: "0 4 * * 0"`)
 	s.Exec(t, "create table small as select g as id from generate_series(1, 1000) g")
 
 	unregistered := s.fails(t, 1, "Failed", "schedule", "apply", "--config", s.config)
@@ -114,7 +114,7 @@ func (s *stack) checkApply(t *testing.T) {
 	if list["backup-full"] != "active - " || list["verify"] != "active - " {
 		t.Errorf("listed %q", list)
 	}
-	s.schedules(t, `backup_full: "0 2 1 2 *", verify: "0 3 1 1 *", drill_table: "0 4 * * 0", health: 1m`)
+	s.schedules(t, `backup_full: "0 2 1 2 *", verify: "0 3 1 1 *", drill_table: "0 4 * * 0"`)
 	if differs := s.list(t, 3); differs["backup-full"] != "active -  differs" {
 		t.Errorf("changed and not applied: %q", differs)
 	}
