@@ -7,6 +7,3 @@ const ScheduleMemo = "lifeboatSchedule"
 // ScheduleMark is the name of the memo by which Lifeboat knows its own schedules (Mark of package schedule). Others are
 // never touched, whatever they are called.
 const ScheduleMark = "lifeboat"
-
-// HealthCheckWorkflowName is what the schedule `health` starts, in versions that have such a workflow.
-const HealthCheckWorkflowName = "HealthCheck"

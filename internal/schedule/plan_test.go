@@ -62,7 +62,7 @@ func TestDesired(t *testing.T) {
 
 // A version that has the workflow HealthCheck starts it, with a jitter that suits a minute.
 func TestDesired_Health(t *testing.T) {
-	more := Options{options.TaskQueue, append(slices.Clone(options.Workflows), contract.HealthCheckWorkflowName)}
+	more := Options{options.TaskQueue, append(slices.Clone(options.Workflows), contract.HealthWorkflow)}
 	d, _ := mustDesire(t, more, Cluster{Name: "c", Wishes: []Wish{{Verb: Health, Every: time.Minute}, {Verb: Verify, Every: time.Second}}})
 	if len(d) != 2 || d[1].Input != `{"cluster":"c"}` || d[1].Jitter != 5*time.Second || d[1].When.String() != "every 1m0s" || d[0].Jitter != 0 {
 		t.Errorf("desired %+v", d)

@@ -107,23 +107,16 @@ var verbs = []verbInfo{
 		"runs scenario restore: this version has none of its own for a disaster",
 	},
 	{
-		Health, contract.HealthCheckWorkflowName,
+		Health, contract.HealthWorkflow,
 		policy{OverlapSkip, time.Minute, 5 * time.Second},
 		"health check",
-		func(c string) input { return &clusterInput{Cluster: c} }, "",
+		func(c string) input { return &contract.HealthCheckInput{Cluster: c} }, "",
 	},
 }
 
 // scenarioTable is the scenario of a drill that restores one table. Until the contract knows it, its input is not valid,
 // and its schedule is SKIPPED.
 const scenarioTable = "table"
-
-// clusterInput is the input of a workflow that needs no more.
-type clusterInput struct {
-	Cluster string `json:"cluster"`
-}
-
-func (*clusterInput) Validate() error { return nil }
 
 func infoOf(v Verb) (verbInfo, bool) {
 	for _, info := range verbs {
