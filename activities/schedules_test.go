@@ -149,6 +149,9 @@ func reconcileSchedules(t *testing.T, server *temporalServer, b bench) {
 	if n := planned.Count(schedule.Create); n != 6 {
 		t.Fatalf("%d to create: %+v", n, planned.Changes)
 	}
+	if problems, err := b.problems(t.Context(), orders, scheduleOptions.TaskQueue); err != nil || len(problems) != 5 || !problems[0].Drifted {
+		t.Errorf("health before: %+v, %v", problems, err)
+	}
 	if again := b.plan(orders, bills); again.Count(schedule.Create) != 6 {
 		t.Error("a plan alone made something")
 	}
@@ -159,6 +162,9 @@ func reconcileSchedules(t *testing.T, server *temporalServer, b bench) {
 		t.Errorf("applied once more: %s", got)
 	}
 
+	if problems, err := b.problems(t.Context(), orders, scheduleOptions.TaskQueue); err != nil || len(problems) != 0 {
+		t.Errorf("health after applying: %+v, %v", problems, err)
+	}
 	id := schedule.ID("orders", schedule.BackupFull)
 	next := b.seen(id).Next
 	if h, m, _ := next.In(mustZone(t, "Europe/Berlin")).Clock(); h != 2 || m > 5 {

@@ -100,6 +100,7 @@ func (s *stack) checkApply(t *testing.T) {
 	if plan.Applied || plan.Created != 2 || plan.Skipped < 1 || plan.TaskQueue != "lifeboat" {
 		t.Errorf("plan %+v", plan)
 	}
+	s.health(t, true)
 	absent := s.list(t, 3)
 	if absent["backup-full"] != "absent -  absent" || absent["drill-table"] != "skipped - SKIPPED" {
 		t.Errorf("after a plan alone: %q", absent)
@@ -110,6 +111,7 @@ func (s *stack) checkApply(t *testing.T) {
 	if again := s.apply(t); again.Created+again.Updated+again.Deleted != 0 || again.Unchanged != 2 {
 		t.Errorf("applied again %+v", again)
 	}
+	s.health(t, false)
 	list := s.list(t, 0)
 	if list["backup-full"] != "active - " || list["verify"] != "active - " {
 		t.Errorf("listed %q", list)
@@ -122,6 +124,15 @@ func (s *stack) checkApply(t *testing.T) {
 	if !strings.Contains(text, "times: 0 2 1 1 * -> 0 2 1 2 *") || !strings.Contains(text, `skip       lifeboat-c1-drill-table  0 4 * * 0  not in this version`) ||
 		!strings.Contains(text, "done: 0 created, 1 changed, 0 removed") {
 		t.Errorf("applied a change:\n%s", text)
+	}
+}
+
+// health checks the cluster and tells of schedules that are not as configured, or of none.
+func (s *stack) health(t *testing.T, drift bool) {
+	t.Helper()
+	out, _ := s.lifeboat(t, 3, "health", "c1", "--json") // 3: there is no backup yet
+	if got := strings.Contains(out, `"id":"schedule_drift/backup-full"`); got != drift {
+		t.Errorf("drift found: %v, want %v: %s", got, drift, out)
 	}
 }
 

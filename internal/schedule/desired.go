@@ -104,6 +104,11 @@ type Cluster struct {
 	Wishes   []Wish
 }
 
+// Any tells whether the configuration asks for anything.
+func (c Cluster) Any() bool {
+	return slices.ContainsFunc(c.Wishes, func(w Wish) bool { return w.Cron != "" || w.Every != 0 })
+}
+
 // Skipped is a wish that this version cannot fulfil. It has no schedule.
 type Skipped struct {
 	Mark   Mark
