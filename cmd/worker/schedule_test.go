@@ -172,7 +172,7 @@ func (s *stack) checkBusy(t *testing.T) {
 	if err := other.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	<-ended // interrupted, as it was told
+	<-ended //nolint:errcheck // interrupted, as it was told
 	s.Exec(t, "alter system reset archive_command")
 	s.Exec(t, "select pg_reload_conf()")
 }
