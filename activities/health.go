@@ -34,6 +34,7 @@ func (r *Runner) CheckHealth(ctx context.Context, in contract.HealthCheckInput, 
 	if err != nil {
 		return none, err
 	}
+	r.lookAtSchedules(ctx, &c, s)
 	s.Exposure = memory.Exposure(s)
 	next, opened, closed := memory.Step(s, health.Judge(s, health.DefaultLimits()))
 	res := healthResult(s, next, opened, closed)
