@@ -12,7 +12,7 @@ import (
 func TestDocuments_NameWhatThereIs(t *testing.T) {
 	root := filepath.Join("..", "..")
 	tests := testNames(t, root)
-	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)]*)?\)`)
 	test := regexp.MustCompile("`[^`]*?(Test[A-Z]\\w*)(\\*?)[^`]*`")
 	script := regexp.MustCompile("`(?:bash )?((?:deploy|docs|internal|cmd|workflows|activities|dbcore)/[\\w./-]+)[` ]")
 	for _, pattern := range []string{"*.md", "docs/*.md", "docs/decisions/*.md"} {
