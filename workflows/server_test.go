@@ -36,6 +36,8 @@ type scenario struct {
 	name, workflow, input string
 	// prepare changes the activities; cancel ends the run.
 	prepare func(f *fakes, cancel func())
+	// scheduled starts the run as a schedule does.
+	scheduled bool
 	// noHost leaves the host's queue without a worker.
 	noHost bool
 	status enumspb.WorkflowExecutionStatus
@@ -125,6 +127,18 @@ func scenarios() []scenario {
 		{
 			name: "backup-typo", workflow: contract.BackupWorkflow, input: `{"clutser":"orders"}`, status: failed,
 			check: wantFailure(contract.ErrorInvalidInput, `unknown field "clutser"`),
+		},
+		{
+			name: "backup-scheduled-busy", workflow: contract.BackupWorkflow, input: backupInput, status: completed, scheduled: true,
+			check: wantSkipped, prepare: func(f *fakes, _ func()) { f.before[contract.TakeBackupActivity] = always(errBusy) },
+		},
+		{
+			name: "verify-scheduled-busy", workflow: contract.VerifyWorkflow, input: backupInput, status: completed, scheduled: true,
+			check: wantSkipped, prepare: func(f *fakes, _ func()) { f.before[contract.VerifyBackupsActivity] = always(errBusy) },
+		},
+		{
+			name: "drill-scheduled-busy", workflow: contract.DrillWorkflow, input: drillInput, status: completed, scheduled: true,
+			check: wantSkipped, prepare: func(f *fakes, _ func()) { f.before[contract.PrepareDrillActivity] = always(errBusy) },
 		},
 		{
 			name: "unknown-type", workflow: "Bakcup", input: backupInput, status: failed,
@@ -251,7 +265,11 @@ func (s scenario) run(t *testing.T, c client.Client) *historypb.History {
 		f.place.Queue = contract.HostQueue(queue, f.place.Host)
 	}
 	startWorkers(t, c, f, queue, !s.noHost)
-	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: s.name, TaskQueue: queue},
+	options := client.StartWorkflowOptions{ID: s.name, TaskQueue: queue}
+	if s.scheduled {
+		options.Memo = scheduledMemo
+	}
+	run, err := c.ExecuteWorkflow(ctx, options,
 		s.workflow, jsonPayload(s.input))
 	if err != nil {
 		t.Fatal(err)
@@ -355,6 +373,14 @@ func wantVerdict(want contract.Verdict) func(*testing.T, *fakes, client.Workflow
 		if err := run.Get(t.Context(), &got); err != nil || got.Verdict != want {
 			t.Errorf("verdict is %s, %v, want %s", got.Verdict, err, want)
 		}
+	}
+}
+
+func wantSkipped(t *testing.T, f *fakes, run client.WorkflowRun) {
+	t.Helper()
+	var got struct{ Skipped string }
+	if err := run.Get(t.Context(), &got); err != nil || got.Skipped != skippedText(f) {
+		t.Errorf("skipped %q, %v, want %q", got.Skipped, err, skippedText(f))
 	}
 }
 
