@@ -8,6 +8,7 @@ import (
 
 	"lifeboat/dbcore"
 	"lifeboat/internal/contract"
+	"lifeboat/internal/health"
 	"lifeboat/internal/repo"
 	"lifeboat/internal/schedule"
 )
@@ -28,6 +29,8 @@ type Settings struct {
 	Lifeboat string
 	// ConfigFile is the configuration's path, for remedies; "" if there is none.
 	ConfigFile string
+	// HealthLimits are from where on something is a finding of the health check; the zero value is health.DefaultLimits.
+	HealthLimits health.Limits
 	// Program names this program and its version in manifests.
 	Program string
 	// WALTimeout bounds the wait for a backup's WAL; 0 is the engine's default.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,8 @@ func (o *Options) archive(ctx context.Context, r *repo.Repository, s *Snapshot) 
 		}
 		s.Backups = append(s.Backups, b)
 	}
+	// Their ids sort by the second only.
+	slices.SortStableFunc(s.Backups, func(a, b Backup) int { return a.FinishedAt.Compare(b.FinishedAt) })
 	return nil
 }
 

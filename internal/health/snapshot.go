@@ -194,9 +194,10 @@ func (s *Snapshot) cannotSee(why Failure, areas ...Area) {
 	}
 }
 
-// position is where the server writes; ok is false if it was not asked.
+// position is where the server writes; ok is false if it was not asked, or is not the one that the repository's WAL is of.
 func (s *Snapshot) position() (lsn pg.LSN, ok bool) {
-	if s.Server == nil {
+	id := s.Repository.Identity
+	if s.Server == nil || id != nil && id.SystemID.String() != s.Server.SystemID {
 		return 0, false
 	}
 	lsn, err := pg.ParseLSN(s.Server.LSN)
