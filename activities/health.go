@@ -34,6 +34,7 @@ func (r *Runner) CheckHealth(ctx context.Context, in contract.HealthCheckInput, 
 	if err != nil {
 		return none, err
 	}
+	r.lookAtSchedules(ctx, &c, s)
 	s.Exposure = memory.Exposure(s)
 	limits := r.set.HealthLimits
 	if limits == (health.Limits{}) {

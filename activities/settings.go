@@ -10,6 +10,7 @@ import (
 	"lifeboat/internal/contract"
 	"lifeboat/internal/health"
 	"lifeboat/internal/repo"
+	"lifeboat/internal/schedule"
 )
 
 // Settings are what a Runner needs to know of the configuration. The zero value protects nothing.
@@ -58,6 +59,8 @@ type Cluster struct {
 	Compression repo.Compression
 	RTO, RPO    time.Duration
 	Checks      []contract.SQLCheck
+	// Schedules are what the configuration asks for; a health check compares.
+	Schedules schedule.Cluster
 	// Configuration is the cluster's part of lifeboat.yaml without secrets, of which the repository keeps a copy (R5);
 	// empty: there is none to keep.
 	Configuration string

@@ -25,13 +25,14 @@ const (
 	AreaRepository   Area = "repository"
 	AreaExposure     Area = "exposure"
 	AreaBackups      Area = "backups"
+	AreaSchedules    Area = "schedules"
 )
 
 // Areas lists them, in the order in which findings are told.
 func Areas() []Area {
 	return []Area{
 		AreaServer, AreaSettings, AreaArchiving, AreaReplication, AreaStandbys, AreaWraparound, AreaTransactions,
-		AreaDisk, AreaRepository, AreaExposure, AreaBackups,
+		AreaDisk, AreaRepository, AreaExposure, AreaBackups, AreaSchedules,
 	}
 }
 
@@ -67,6 +68,8 @@ type Snapshot struct {
 	Prepared   []Transaction // that are prepared
 	Disks      []Disk
 	Repository Repository
+	// Schedules are what is wrong with the cluster's schedules. Collect does not look at them: they are Temporal's.
+	Schedules []ScheduleProblem
 	// Coverage is how far the WAL in the repository goes; nil: not known.
 	Coverage *wal.Coverage
 	// Exposure is, in seconds, how old the oldest commit may be that would be lost; nil: not known. Memory.Exposure
