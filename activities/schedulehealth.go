@@ -36,15 +36,13 @@ func (s *Schedules) problems(ctx context.Context, c schedule.Cluster, taskQueue 
 	if err != nil {
 		return nil, fmt.Errorf("read the schedules of the configuration: %w", err)
 	}
-	existing, err := schedule.Read(ctx, s, desired, []string{c.Name})
+	// Not all that there are: each cluster is looked at each minute.
+	existing, err := s.described(ctx, schedule.IDs(c.Name))
 	if err != nil {
 		return nil, err
 	}
 	var out []health.ScheduleProblem
 	for _, change := range schedule.MakePlan(desired, skipped, existing, taskQueue).Changes {
-		if change.Mark.Cluster != c.Name {
-			continue // the other clusters' checks see to theirs
-		}
 		if f, drifts := change.Drift(); drifts {
 			out = append(out, health.ScheduleProblem{Verb: string(change.Mark.Verb), Drifted: true, Text: "schedule " + change.ID + ": " + f.Text})
 		}

@@ -129,7 +129,7 @@ func (a *app) reconcile(ctx context.Context) (*reconciliation, error) {
 		return nil, err
 	}
 	r.Schedules = activities.NewSchedules(r.connection)
-	existing, err := schedule.Read(ctx, r, desired, cfg.ClusterNames())
+	existing, err := schedule.Read(ctx, r, cfg.ClusterNames())
 	if err != nil {
 		r.connection.Close()
 		return nil, err
