@@ -249,6 +249,7 @@ func TestHealth_EachFinding(t *testing.T) {
 		if major == 16 || major == 18 {
 			t.Skip("nothing that the health check asks differs from the versions that are tested, 15 and 17")
 		}
+		t.Parallel() // much of it waits
 		s := newSick(t, major)
 		set := func(name, value string) func(t *testing.T) {
 			return func(t *testing.T) { s.Set(t, map[string]string{name: value}) }

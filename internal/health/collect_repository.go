@@ -19,7 +19,7 @@ func (o *Options) repository(ctx context.Context, s *Snapshot) {
 	if err != nil {
 		f := o.failure(err)
 		s.Repository.Failed = &f
-		s.cannotSee(Failure{"the repository could not be opened", ""}, AreaExposure, AreaBackups)
+		s.cannotSee(Failure{"the repository could not be opened", ""}, AreaStore, AreaIdentity, AreaExposure, AreaBackups)
 		return
 	}
 	if err := r.Probe(ctx); err != nil {
@@ -27,7 +27,7 @@ func (o *Options) repository(ctx context.Context, s *Snapshot) {
 		s.Repository.Broken = &f
 	}
 	if err := o.archive(ctx, r, s); err != nil {
-		s.cannotSee(o.failure(err), AreaExposure, AreaBackups)
+		s.cannotSee(o.failure(err), AreaIdentity, AreaExposure, AreaBackups)
 	}
 }
 

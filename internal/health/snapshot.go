@@ -14,7 +14,9 @@ type Area string
 
 // The areas.
 const (
-	AreaServer       Area = "server"
+	AreaServer       Area = "server"   // whether it answers
+	AreaRole         Area = "role"     // what it is
+	AreaIdentity     Area = "identity" // whether it is the one that the repository knows
 	AreaSettings     Area = "settings"
 	AreaArchiving    Area = "archiving"
 	AreaReplication  Area = "replication"
@@ -22,7 +24,8 @@ const (
 	AreaWraparound   Area = "wraparound"
 	AreaTransactions Area = "transactions"
 	AreaDisk         Area = "disk"
-	AreaRepository   Area = "repository"
+	AreaRepository   Area = "repository" // whether it can be opened
+	AreaStore        Area = "store"      // whether it keeps what is written
 	AreaExposure     Area = "exposure"
 	AreaBackups      Area = "backups"
 	AreaSchedules    Area = "schedules"
@@ -31,8 +34,8 @@ const (
 // Areas lists them, in the order in which findings are told.
 func Areas() []Area {
 	return []Area{
-		AreaServer, AreaSettings, AreaArchiving, AreaReplication, AreaStandbys, AreaWraparound, AreaTransactions,
-		AreaDisk, AreaRepository, AreaExposure, AreaBackups, AreaSchedules,
+		AreaServer, AreaRole, AreaIdentity, AreaSettings, AreaArchiving, AreaReplication, AreaStandbys, AreaWraparound, AreaTransactions,
+		AreaDisk, AreaRepository, AreaStore, AreaExposure, AreaBackups, AreaSchedules,
 	}
 }
 
