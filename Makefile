@@ -63,6 +63,8 @@ lint: ## gofumpt, vet, staticcheck, who may import whom, and what a Temporal wor
 .PHONY: bench
 bench: postgres ## benchmarks of the parts; read ratios, not single figures
 	go test -run '^$$' -bench . -benchtime 2s ./internal/repo ./internal/wal/... ./internal/blob/fs
+	go test -run '^$$' -bench 'OverheadStub|OverheadSocket' -benchtime 2s ./dbcore
+	go test -run '^$$' -bench OverheadThroughput -benchtime 60x ./dbcore
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (20s by default)

@@ -38,18 +38,20 @@ func (r rule) in(phase Phase) Verdict {
 
 // The rows that do not begin with a SQLSTATE. docs/dbcore.md prints them all.
 var (
-	ruleNotConnected = rule{Retry, Never, Never, Never, Verdict{Class: ClassTransient, Health: HealthFailure, Reason: "no connection could be made"}}
-	ruleRefused      = rule{Verdict: Verdict{Health: HealthAlive, Alert: true, Reason: "the server refuses these credentials, this database or this encryption"}}
-	ruleWrongRole    = rule{connect: Retry, Verdict: Verdict{Class: ClassTransient, SuspectRole: true, Reason: "no server of the wanted role"}}
-	ruleCaller       = rule{commit: Ambiguous, Verdict: Verdict{Reason: "the caller gave up"}}
-	ruleOwn          = rule{Verdict: Verdict{Reason: "refused before anything was sent"}}
-	ruleAnswered     = rule{Verdict: Verdict{Health: HealthAlive, Reason: "an answer that the application must deal with"}}
-	ruleBusy         = rule{Verdict: Verdict{Reason: "the connection is in use: an error of the program"}}
-	ruleNotSent      = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "not a byte was sent"}}
-	ruleWasClosed    = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, SuspectPool: true, Reason: "the connection had ended before the call"}}
-	ruleLost         = rule{Retry, Retry, RetryIfIdempotent, Ambiguous, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "the connection was lost"}}
-	ruleRolledBack   = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "the answer to COMMIT was lost, and it is known to be rolled back"}}
-	ruleUnknown      = rule{commit: Ambiguous, Verdict: Verdict{Reason: "unknown error"}}
+	ruleNotConnected  = rule{Retry, Never, Never, Never, Verdict{Class: ClassTransient, Health: HealthFailure, Reason: "no connection could be made"}}
+	ruleRefused       = rule{Verdict: Verdict{Health: HealthAlive, Alert: true, Reason: "the server refuses these credentials, this database or this encryption"}}
+	ruleWrongRole     = rule{connect: Retry, Verdict: Verdict{Class: ClassTransient, SuspectRole: true, Reason: "no server of the wanted role"}}
+	ruleCaller        = rule{commit: Ambiguous, Verdict: Verdict{Reason: "the caller gave up"}}
+	ruleOwn           = rule{Verdict: Verdict{Reason: "refused before anything was sent"}}
+	ruleAnswered      = rule{Verdict: Verdict{Health: HealthAlive, Reason: "an answer that the application must deal with"}}
+	ruleBusy          = rule{Verdict: Verdict{Reason: "the connection is in use: an error of the program"}}
+	ruleFenced        = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Reason: "the server is not the primary any more, and was asked nothing"}}
+	ruleNotSent       = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "not a byte was sent"}}
+	ruleWasClosed     = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, SuspectPool: true, Reason: "the connection had ended before the call"}}
+	ruleLost          = rule{Retry, Retry, RetryIfIdempotent, Ambiguous, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "the connection was lost"}}
+	ruleRolledBack    = rule{Retry, Retry, Retry, Retry, Verdict{Class: ClassTransient, Health: HealthFailure, SuspectPool: true, Reason: "the answer to COMMIT was lost, and it is known to be rolled back"}}
+	ruleCommitTimeout = rule{Never, Retry, Never, Ambiguous, Verdict{Class: ClassTransient, SuspectPool: true, Reason: "COMMIT was not answered in time"}}
+	ruleUnknown       = rule{commit: Ambiguous, Verdict: Verdict{Reason: "unknown error"}}
 )
 
 // Classify says what an error of PostgreSQL, of pgx or of this package means at a phase. It is a pure function, and the
@@ -112,11 +114,18 @@ func classifyClient(err error) rule {
 			return ruleWasClosed
 		}
 		return ruleNotSent
-	case isOneOf(err, ErrConnectionLost, ErrCommitAmbiguous):
+	case isOneOf(err, ErrCommitAmbiguous):
+		if errors.Is(err, context.DeadlineExceeded) { // of COMMIT's own context: the caller may have all the time there is
+			return ruleCommitTimeout
+		}
+		return ruleLost
+	case isOneOf(err, ErrConnectionLost):
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return ruleCaller
 		}
 		return ruleLost
+	case errors.Is(err, ErrFenced):
+		return ruleFenced
 	case isOneOf(err, ErrClosed, ErrInvalidConfig, ErrUnsupportedServer, ErrTxDone, ErrPoolSaturated, ErrBreakerOpen, ErrBudgetExhausted, ErrPooler):
 		return ruleOwn
 	case isOneOf(err, ErrTxAborted, ErrCommittedNotReplicated, pgx.ErrTxCommitRollback, ErrNoRows, ErrTooManyRows):

@@ -77,6 +77,7 @@ func classifyRows() []classifyRow {
 		{"reset", fmt.Errorf("x: %w", reset), "yyia", failure, transient, none, "p"},
 		{"network timeout", fmt.Errorf("x: %w", &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}), "yyia", failure, transient, none, "p"},
 		{"lost", fmt.Errorf("x: %w", dbcore.ErrConnectionLost), "yyia", failure, transient, none, "p"},
+		{"COMMIT's own timeout", fmt.Errorf("x: %w: %w", dbcore.ErrCommitAmbiguous, context.DeadlineExceeded), "-y-a", unknown, transient, none, "p"},
 		{"commit ambiguous", fmt.Errorf("x: %w", dbcore.ErrCommitAmbiguous), "yyia", failure, transient, none, "p"},
 		{"conn busy", safeError{errors.New("conn busy")}, "----", unknown, 0, none, ""},
 		{"caller cancelled", fmt.Errorf("x: %w", context.Canceled), "---a", unknown, 0, none, ""},

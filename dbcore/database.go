@@ -51,6 +51,11 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	return open(ctx, cfg, s, p)
+}
+
+func open(ctx context.Context, cfg Config, s *settings, p *policy) (*DB, error) {
+	var err error
 	db := &DB{
 		target: s.target(), maxConns: s.pool.MaxConns, maxIdle: int64(s.maxIdle), patience: cfg.AcquireTimeout, pooler: cfg.Pooler,
 		policy: p,
@@ -104,13 +109,20 @@ func ConnectWithRetry(ctx context.Context, cfg Config, retry RetryConfig, opts .
 // hook puts this package into pgx's pool.
 func (db *DB) hook(cfg *pgxpool.Config) {
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		if err := db.policy.gate.opened(conn); err != nil {
+			return err
+		}
 		db.open.Add(1)
 		metaOf(conn).generation = db.generation.Load()
 		return nil
 	}
-	cfg.BeforeClose = func(*pgx.Conn) { db.open.Add(-1) }
+	cfg.BeforeClose = func(conn *pgx.Conn) {
+		db.policy.gate.ended(conn)
+		db.open.Add(-1)
+	}
 	cfg.ShouldPing = db.shouldPing
 	cfg.ConnConfig.OnNotice = onNotice
+	db.policy.gate.hook(&cfg.ConnConfig.Config)
 	if db.policy.tracer != nil {
 		cfg.ConnConfig.Tracer = db.policy.tracer
 	}
@@ -153,6 +165,9 @@ func (db *DB) Close() {
 // MaxIdleConns and of this package's errors.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
+// Budget is what the repetitions of the DB's requests are paid from: that of WithBudget, or its own.
+func (db *DB) Budget() *Budget { return db.policy.budget }
+
 // Exec runs one statement (or, without args, several that are separated by semicolons) and returns the number of
 // rows that it touched, 0 for statements that touch none. Outside RunTx it commits by itself.
 //
@@ -193,6 +208,9 @@ func (db *DB) Acquire(ctx context.Context) (*Conn, error) {
 // acquire waits for a connection of a full pool only as long as db.patience. Whoever finds fewer busy than there may be has
 // one for certain, and needs no timer.
 func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	if err := db.policy.gate.check(); err != nil {
+		return nil, err
+	}
 	if n := db.busy.Add(1); n > int64(db.maxConns) && db.patience > 0 {
 		return db.acquireBounded(ctx)
 	}
@@ -222,7 +240,9 @@ func (db *DB) acquireBounded(ctx context.Context) (*pgxpool.Conn, error) {
 
 func (db *DB) acquireError(ctx context.Context, err error) error {
 	err = db.target.wrapAcquire(ctx, db.maxConns, err)
-	if v := db.policy.classify(err, PhaseConnect); v.Alert && ctx.Err() == nil {
+	v := db.policy.classify(err, PhaseConnect)
+	db.policy.gate.observe(v)
+	if v.Alert && ctx.Err() == nil {
 		db.policy.logger.Error("no connection, and waiting will not help", "target", db.target.String(), "error", err)
 	}
 	return err

@@ -46,6 +46,14 @@ var (
 	ErrDeadlineTooClose = errors.New("no time is left to repeat it")
 	// ErrPooler says that what was asked for needs a session of its own, which Config.Pooler says there is not.
 	ErrPooler = errors.New("not available through a pooler in transaction mode")
+	// ErrNoPrimary says that no server of a Cluster can be written to now. Nothing was sent. Its text has the remedy.
+	ErrNoPrimary = errors.New("no primary")
+	// ErrSplitBrain says that more than one server of a Cluster says that it is the primary, and that nobody can tell which is
+	// right. It is ErrNoPrimary, too. A person must decide; the text says how.
+	ErrSplitBrain = errors.New("split brain: more than one primary")
+	// ErrFenced says that a Cluster lets nothing pass to this server, for it was the primary and may not be any more. Nothing
+	// was sent, or the transaction is rolled back. Ask the Cluster for the primary, or use its own methods, which do so.
+	ErrFenced = errors.New("the server's role must be checked first")
 	// ErrCommittedNotReplicated says that a transaction is committed, and that a wait for its synchronous standby was
 	// broken off: it is lost if the primary is lost now. Only TxOptions.RequireReplication makes it an error. Do not
 	// run the transaction again.
@@ -143,6 +151,9 @@ func (s connState) wrap(ctx context.Context, op string, err error) error {
 	if s.wasClosed {
 		return &notSentError{op: op, wasClosed: true, err: err}
 	}
+	if endedSession(err) {
+		return &lostError{op: op, err: err}
+	}
 	if s.conn.IsClosed() && SQLState(err) == "" {
 		if s.notSent(ctx, err) {
 			return &notSentError{op: op, err: err}
@@ -153,6 +164,14 @@ func (s connState) wrap(ctx context.Context, op string, err error) error {
 		return &lostError{op: op, err: err}
 	}
 	return fmt.Errorf("%s: %w", op, err)
+}
+
+// endedSession says that the server ended the session instead of answering, in a way that leaves open whether the
+// statement took effect: a FATAL may come after the commit record was written. Those that can only come before a
+// statement is run (57P05, a pooler without connections) are left as they are.
+func endedSession(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && !isPlainError(pgErr) && Classify(pgErr, PhaseAutocommit).Action != Retry
 }
 
 // wrapAcquire explains why the pool gave no connection.

@@ -48,23 +48,20 @@ func (o Op) Breaker() *Breaker { return o.breaker }
 
 // Exec is DB.Exec under the operation's name and breaker.
 func (o Op) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
-	began := time.Now()
-	n, phase, err := o.execOnce(ctx, began, sql, args)
+	first := time.Now()
+	n, phase, took, err := o.execOnce(ctx, first, sql, args)
 	if err == nil {
-		o.succeeded(began)
+		o.succeeded(took)
 		return n, nil
 	}
-	r := o.retrying(began)
-	for {
-		if err := r.next(ctx, o.attempt(err, phase, began)); err != nil {
+	for r := o.retrying(first); ; {
+		if err := r.next(ctx, o.attempt(err, phase, took)); err != nil {
 			return 0, o.failed(r, err)
 		}
-		again := time.Now()
-		if n, phase, err = o.execOnce(ctx, again, sql, args); err == nil {
-			o.succeeded(r.began)
+		if n, phase, took, err = o.execOnce(ctx, time.Now(), sql, args); err == nil {
+			o.succeeded(time.Since(first))
 			return n, nil
 		}
-		began = again
 	}
 }
 
@@ -72,15 +69,8 @@ func (o Op) Exec(ctx context.Context, sql string, args ...any) (int64, error) {
 // has returned: an error that comes later, from Rows.Err, is the caller's. Collect and One repeat as a whole.
 func (o Op) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
 	var rows *Rows
-	err := o.each(ctx, func(began time.Time) (Phase, error) {
-		var phase Phase
-		var err error
-		rows, phase, err = o.queryOnce(ctx, sql, args)
-		if err == nil && !rows.peek() {
-			if err = rows.Err(); err != nil {
-				rows.Close()
-			}
-		}
+	err := o.each(ctx, func() (phase Phase, err error) {
+		rows, phase, err = o.queryPeeked(ctx, sql, args)
 		return phase, err
 	})
 	if err != nil {
@@ -89,63 +79,80 @@ func (o Op) Query(ctx context.Context, sql string, args ...any) (*Rows, error) {
 	return rows, nil
 }
 
+// queryPeeked runs a query once and waits for its first row.
+func (o Op) queryPeeked(ctx context.Context, sql string, args []any) (*Rows, Phase, error) {
+	rows, phase, err := o.queryOnce(ctx, sql, args)
+	if err == nil && !rows.peek() {
+		if err = rows.Err(); err != nil {
+			rows.Close()
+		}
+	}
+	return rows, phase, err
+}
+
 // collect runs a query and gives its rows to fn, and both again if that is allowed. fn starts afresh each time.
 func (o Op) collect(ctx context.Context, sql string, args []any, fn func(*Rows) error) error {
-	return o.each(ctx, func(began time.Time) (Phase, error) {
-		rows, phase, err := o.queryOnce(ctx, sql, args)
-		if err != nil {
-			return phase, err
-		}
-		defer rows.Close()
-		return phase, rows.wrap(fn(rows))
-	})
+	return o.each(ctx, func() (Phase, error) { return o.collectOnce(ctx, sql, args, fn) })
+}
+
+func (o Op) collectOnce(ctx context.Context, sql string, args []any, fn func(*Rows) error) (Phase, error) {
+	rows, phase, err := o.queryOnce(ctx, sql, args)
+	if err != nil {
+		return phase, err
+	}
+	defer rows.Close()
+	return phase, rows.wrap(fn(rows))
 }
 
 // each runs attempts within the breaker until one succeeds or the request has failed.
-func (o Op) each(ctx context.Context, once func(began time.Time) (Phase, error)) error {
-	var r *retrying
+func (o Op) each(ctx context.Context, once func() (Phase, error)) error {
 	first := time.Now()
-	for began := first; ; began = time.Now() {
-		phase, err := o.guarded(ctx, began, once)
-		if err == nil {
-			o.succeeded(first)
-			return nil
-		}
-		if r == nil {
-			r = o.retrying(first)
-		}
-		if err := r.next(ctx, o.attempt(err, phase, began)); err != nil {
+	phase, took, err := o.guarded(ctx, first, once)
+	if err == nil {
+		o.succeeded(took)
+		return nil
+	}
+	for r := o.retrying(first); ; {
+		if err := r.next(ctx, o.attempt(err, phase, took)); err != nil {
 			return o.failed(r, err)
+		}
+		if phase, took, err = o.guarded(ctx, time.Now(), once); err == nil {
+			o.succeeded(time.Since(first))
+			return nil
 		}
 	}
 }
 
 // guarded runs one attempt within the breaker.
-func (o Op) guarded(ctx context.Context, began time.Time, once func(began time.Time) (Phase, error)) (phase Phase, err error) {
+func (o Op) guarded(ctx context.Context, began time.Time, once func() (Phase, error)) (phase Phase, took time.Duration, err error) {
 	permit, err := o.breaker.Enter()
 	if err != nil {
-		return PhaseConnect, err
+		return PhaseConnect, 0, err
 	}
 	health := HealthUnknown // also what a panic or Goexit of the application says about the server
-	defer func() { permit.Leave(health, time.Since(began)) }()
-	phase, err = once(began)
+	defer func() {
+		took = time.Since(began)
+		permit.Leave(health, took)
+	}()
+	phase, err = once()
 	health = o.judge(ctx, err, phase)
-	return phase, err
+	return phase, 0, err
 }
 
-func (o Op) execOnce(ctx context.Context, began time.Time, sql string, args []any) (n int64, phase Phase, err error) {
+// execOnce is guarded for Exec: no function value, no closure.
+func (o Op) execOnce(ctx context.Context, began time.Time, sql string, args []any) (n int64, phase Phase, took time.Duration, err error) {
 	permit, err := o.breaker.Enter()
 	if err != nil {
-		return 0, PhaseConnect, err
+		return 0, PhaseConnect, 0, err
 	}
 	health := HealthUnknown
-	defer func() { permit.Leave(health, time.Since(began)) }()
-	if n, phase, err = o.execUnguarded(ctx, sql, args); err == nil {
-		health = HealthAlive
-	} else {
-		health = o.judge(ctx, err, phase)
-	}
-	return n, phase, err
+	defer func() {
+		took = time.Since(began)
+		permit.Leave(health, took)
+	}()
+	n, phase, err = o.execUnguarded(ctx, sql, args)
+	health = o.judge(ctx, err, phase)
+	return n, phase, 0, err
 }
 
 func (o Op) execUnguarded(ctx context.Context, sql string, args []any) (int64, Phase, error) {
@@ -172,10 +179,7 @@ func (o Op) queryOnce(ctx context.Context, sql string, args []any) (*Rows, Phase
 		o.db.release(conn)
 		return nil, PhaseAutocommit, err
 	}
-	rows.release = func() {
-		o.db.after(conn.Conn(), rows.Err(), PhaseAutocommit)
-		o.db.release(conn)
-	}
+	rows.db, rows.pooled = o.db, conn
 	return rows, PhaseAutocommit, nil
 }
 
@@ -192,8 +196,8 @@ func (o Op) judge(ctx context.Context, err error, phase Phase) Health {
 	return o.db.policy.classify(err, phase).Health
 }
 
-func (o Op) attempt(err error, phase Phase, began time.Time) Attempt {
-	a := Attempt{Err: err, Phase: phase, Took: time.Since(began)}
+func (o Op) attempt(err error, phase Phase, took time.Duration) Attempt {
+	a := Attempt{Err: err, Phase: phase, Took: took}
 	var open *BreakerOpenError
 	switch {
 	case errors.Is(err, errOfApplication):
@@ -213,8 +217,7 @@ func (o Op) retrying(began time.Time) *retrying {
 	return &retrying{db: o.db, op: o.name, idempotent: o.idempotent, began: began}
 }
 
-func (o Op) succeeded(began time.Time) {
-	took := time.Since(began)
+func (o Op) succeeded(took time.Duration) {
 	o.db.policy.budget.success()
 	o.db.typical.add(took)
 	if o.db.counted {
@@ -263,6 +266,7 @@ func (db *DB) after(conn *pgx.Conn, err error, phase Phase) {
 		return
 	}
 	v := db.policy.classify(err, phase)
+	db.policy.gate.observe(v)
 	if v.SuspectPool {
 		db.suspect(v.Reason)
 	}

@@ -22,6 +22,7 @@ type policy struct {
 	metrics  Metrics
 	tracer   pgx.QueryTracer
 	tokens   string
+	gate     *gate // of a Cluster's node
 }
 
 func newPolicy(opts []Option) (*policy, error) {

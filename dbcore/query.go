@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Querier runs statements: a DB, an Op, a Conn or a Tx. Only this package implements it.
@@ -52,11 +53,12 @@ func queryOn(ctx context.Context, conn *pgx.Conn, sql string, args []any) (*Rows
 //
 // Errors of the query may come as late as from Err: rows that were delivered before it are not the whole answer.
 type Rows struct {
-	rows    pgx.Rows
-	ctx     context.Context // of the query, to judge its errors
-	state   connState
-	release func()
-	tx      *txState // the transaction that they belong to; nil outside of one
+	rows   pgx.Rows
+	ctx    context.Context // of the query, to judge its errors
+	state  connState
+	tx     *txState // the transaction that they belong to; nil outside of one
+	db     *DB      // the pool that the connection goes back to; nil if it stays with somebody
+	pooled *pgxpool.Conn
 
 	peeked, has bool // the first row was already fetched, and whether there is one
 }
@@ -108,9 +110,10 @@ func (r *Rows) Err() error { return r.wrap(r.rows.Err()) }
 // Close reads what is left, and frees the connection. Closing twice is harmless.
 func (r *Rows) Close() {
 	r.rows.Close()
-	if r.release != nil {
-		r.release()
-		r.release = nil
+	if r.db != nil {
+		r.db.after(r.pooled.Conn(), r.Err(), PhaseAutocommit)
+		r.db.release(r.pooled)
+		r.db, r.pooled = nil, nil
 	}
 }
 

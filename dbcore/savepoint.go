@@ -21,8 +21,8 @@ func (t *Tx) Savepoint(ctx context.Context, fn func(ctx context.Context, tx *Tx)
 		return err
 	}
 	t.savepoints++
-	if t.savepoints == savepointWarning && t.warn != nil {
-		t.warn(t.savepoints)
+	if t.savepoints == savepointWarning && t.db != nil {
+		t.db.warnSavepoints(t.savepoints)
 	}
 	name := "dbcore_" + strconv.Itoa(t.savepoints)
 	if _, err := execOn(ctx, t.conn, "savepoint "+name, nil); err != nil {

@@ -63,6 +63,9 @@ type TxReport struct {
 }
 
 func (o TxOptions) beginSQL() (string, error) {
+	if o.Isolation == "" && !o.ReadOnly && !o.Deferrable {
+		return "begin", nil
+	}
 	var b strings.Builder
 	b.WriteString("begin")
 	switch o.Isolation {
@@ -81,6 +84,18 @@ func (o TxOptions) beginSQL() (string, error) {
 	return b.String(), nil
 }
 
+// prepare returns the BEGIN, and makes sure that there is an empty report.
+func (o *TxOptions) prepare() (begin string, err error) {
+	if begin, err = o.beginSQL(); err != nil {
+		return "", err
+	}
+	if o.Report == nil {
+		o.Report = new(TxReport)
+	}
+	*o.Report = TxReport{}
+	return begin, nil
+}
+
 // Tx is a running transaction. It is valid until its function returns, and not safe for concurrent use.
 type Tx struct {
 	*txState
@@ -93,7 +108,7 @@ type txState struct {
 	done       bool
 	depth      int
 	savepoints int
-	warn       func(savepoints int)
+	db         *DB // nil on a session of one's own
 }
 
 // txError marks the error of one of the transaction's own statements, as opposed to what else its function may return.
@@ -174,15 +189,11 @@ func (db *DB) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Con
 
 // RunTx is DB.RunTx under the operation's name and breaker. The transaction as a whole is one attempt.
 func (o Op) RunTx(ctx context.Context, opts TxOptions, fn func(ctx context.Context, tx *Tx) error) error {
-	begin, err := opts.beginSQL()
+	begin, err := opts.prepare()
 	if err != nil {
 		return err
 	}
-	if opts.Report == nil {
-		opts.Report = new(TxReport)
-	}
-	*opts.Report = TxReport{}
-	return o.each(ctx, func(time.Time) (Phase, error) {
+	return o.each(ctx, func() (Phase, error) {
 		opts.Report.Attempts++
 		return o.txOnce(ctx, begin, opts, fn)
 	})
@@ -202,7 +213,7 @@ func (o Op) txOnce(ctx context.Context, begin string, opts TxOptions, fn func(co
 		}
 	}
 	defer release()
-	run := txRun{begin: begin, opts: opts, conn: conn.Conn(), warn: o.db.warnSavepoints}
+	run := txRun{begin: begin, opts: opts, conn: conn.Conn(), db: o.db, gate: o.db.policy.gate}
 	if opts.Verify != VerifyNone && !opts.ReadOnly {
 		run.witness = &witness{how: opts.Verify, table: o.db.policy.tokens}
 	}

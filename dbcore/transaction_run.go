@@ -15,7 +15,8 @@ type txRun struct {
 	opts    TxOptions
 	conn    *pgx.Conn
 	witness *witness // nil unless COMMIT is to be verified
-	warn    func(savepoints int)
+	gate    *gate
+	db      *DB // nil on a session of one's own
 
 	notReplicated bool
 }
@@ -30,7 +31,7 @@ func (r *txRun) run(ctx context.Context, fn func(context.Context, *Tx) error) (P
 	if _, err := execOn(ctx, r.conn, r.begin, nil); err != nil {
 		return phase, fmt.Errorf("begin transaction: %w", err)
 	}
-	tx := &Tx{txState: &txState{conn: r.conn, warn: r.warn}}
+	tx := newTx(r.conn, r.db)
 	// Also reached by a panic and by runtime.Goexit (t.FailNow inside fn), which no recover would see.
 	defer func() {
 		if !tx.done {
@@ -54,6 +55,16 @@ func (r *txRun) run(ctx context.Context, fn func(context.Context, *Tx) error) (P
 	return r.commit(ctx, tx, phase)
 }
 
+// newTx allocates both parts at once.
+func newTx(conn *pgx.Conn, db *DB) *Tx {
+	both := &struct {
+		tx    Tx
+		state txState
+	}{state: txState{conn: conn, db: db}}
+	both.tx.txState = &both.state
+	return &both.tx
+}
+
 // rollback ends the transaction on a context of its own, bounded so that a stalled server cannot hold the caller. If
 // it fails, the connection is closed, which makes the server roll back.
 func (t *txState) rollback(ctx context.Context) {
@@ -74,6 +85,9 @@ func (r *txRun) commit(ctx context.Context, tx *Tx, before Phase) (Phase, error)
 	state := stateOf(r.conn.PgConn())
 	if err := tx.beforeCommit(state); err != nil {
 		return before, err
+	}
+	if err := r.gate.check(); err != nil {
+		return before, fmt.Errorf("transaction rolled back: %w", err)
 	}
 	timeout := r.opts.CommitTimeout
 	if timeout <= 0 {

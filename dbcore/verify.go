@@ -101,6 +101,7 @@ func (db *DB) findOut(ctx context.Context, opts TxOptions, w *witness) (outcome 
 	defer cancel()
 	why = "no connection in time"
 	for attempt := 1; ; attempt++ {
+		db := db.decider()
 		conn, err := db.acquire(ctx)
 		if err == nil {
 			if w.how == VerifyToken {

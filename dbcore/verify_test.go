@@ -147,3 +147,23 @@ func TestSavepoint(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+// TestVerify_Privileges: it needs none.
+func TestVerify_Privileges(t *testing.T) {
+	direct := openDB(t, socketConfig())
+	mustExec(t, direct, "drop table if exists modest; create table modest (a int); grant insert, select on modest to public")
+	mustExec(t, direct, "do $$ begin create role modest login; exception when duplicate_object then null; end $$")
+	p := newProxy(t, "commit\x00")
+	cfg := p.config()
+	cfg.DSN = dbcore.NewSecret("options='-c role=modest'") // pg_hba.conf knows one user
+	db := openDB(t, cfg)
+	if who := one[string](t, db, "select current_user::text"); who != "modest" {
+		t.Fatalf("the user is %s", who)
+	}
+	p.set(cutReply)
+	var report dbcore.TxReport
+	err := db.RunTx(t.Context(), dbcore.TxOptions{Verify: dbcore.VerifyXID, Report: &report}, insert("modest", 1))
+	if err != nil || !report.Verified {
+		t.Errorf("%v, %+v", err, report)
+	}
+}

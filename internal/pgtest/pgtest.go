@@ -183,6 +183,17 @@ func (s *Server) cleanUp(t testing.TB) {
 // Start starts a server that was stopped, and waits until it accepts writes.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
+	s.start(t, pginstance.Promoted)
+}
+
+// StartStandby is Start for a data directory with standby.signal: it waits until the server accepts reads.
+func (s *Server) StartStandby(t testing.TB) {
+	t.Helper()
+	s.start(t, pginstance.Accepting)
+}
+
+func (s *Server) start(t testing.TB, until pginstance.Condition) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), startTimeout)
 	defer cancel()
 	in, err := pginstance.Start(ctx, pginstance.Options{
@@ -193,7 +204,7 @@ func (s *Server) Start(t testing.TB) {
 		t.Fatalf("pgtest: %v", err)
 	}
 	s.instance, s.Port = in, in.Port()
-	if _, err := in.WaitReady(ctx, pginstance.Promoted); err != nil {
+	if _, err := in.WaitReady(ctx, until); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 }

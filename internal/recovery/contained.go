@@ -64,7 +64,8 @@ func (p *walPath) ahead(ctx context.Context) (until pg.Timestamp, covered bool, 
 			until = max(until, t.Time)
 		}
 	}
-	covered = covered || p.first-first >= lookBack && until > pg.TimestampNegInfinity
+	// Before segment 1 there is nothing: initdb begins there.
+	covered = covered || first <= 1 || p.first-first >= lookBack && until > pg.TimestampNegInfinity
 	size := pg.LSN(p.inv.SegmentSize)
 	back := newWALPath(p.repo, p.inv, p.history, pg.LSN(first)*size, p.cache)
 	err = back.each(ctx, func(s stretch) (bool, error) {

@@ -53,6 +53,19 @@ func TestPages_RotInTheSourceIsFoundAtLevel3(t *testing.T) {
 	if r := b.verify(t, sound, 3); r.Outcome() != verify.Passed || r.Level() != 3 {
 		t.Errorf("the backup from before: %s", text(r))
 	}
+	// The backup itself has seen it, by a second read through the server.
+	if c := m.PageCheck; c == nil || c.Corrupt != int64(len(places)) || c.Torn != 0 || c.Unsure != 0 || m.CorruptPages() != int64(len(places)) {
+		t.Errorf("the backup of the rotten source says %+v", c)
+	} else {
+		for _, p := range c.Pages {
+			if block, ok := places[p.File]; !ok || block != p.Block {
+				t.Errorf("the backup names block %d of %s", p.Block, p.File)
+			}
+		}
+	}
+	if c := sound.PageCheck; c == nil || c.Checked == 0 || c.Corrupt != 0 || len(c.Pages) != 0 {
+		t.Errorf("the backup from before says %+v", c)
+	}
 	r := b.verify(t, m, 3)
 	found := map[string]int64{}
 	for _, p := range r.Problems {
