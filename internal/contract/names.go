@@ -6,6 +6,7 @@ const (
 	RestoreWorkflow = "Restore"
 	DrillWorkflow   = "Drill"
 	VerifyWorkflow  = "Verify"
+	MigrateWorkflow = "Migrate"
 )
 
 // Names of activities.
@@ -20,6 +21,13 @@ const (
 	CleanUpDrillActivity  = "CleanUpDrill"
 	PublishReportActivity = "PublishReport"
 	VerifyBackupsActivity = "VerifyBackups"
+
+	PlanMigrationActivity     = "PlanMigration"
+	RehearseMigrationActivity = "RehearseMigration"
+	MarkRestorePointActivity  = "MarkRestorePoint"
+	ApplyMigrationActivity    = "ApplyMigration"
+	CheckMigratedActivity     = "CheckMigrated"
+	RevertMigrationActivity   = "RevertMigration"
 )
 
 // ProgressSignal is the name of the signal by which an activity's worker tells its workflow, now and then, how far it is
