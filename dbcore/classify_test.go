@@ -66,6 +66,7 @@ func classifyRows() []classifyRow {
 		{"connect: permission", &dbcore.ConnectError{Code: dbcore.CodePermission}, "----", alive, 0, none, "!"},
 		{"connect: TLS", &dbcore.ConnectError{Code: dbcore.CodeTLS}, "----", alive, 0, none, "!"},
 		{"pool saturated", fmt.Errorf("x: %w", dbcore.ErrPoolSaturated), "----", unknown, 0, none, ""},
+		{"fenced", fmt.Errorf("x: %w", dbcore.ErrFenced), "yyyy", unknown, transient, none, ""},
 		{"breaker open", fmt.Errorf("x: %w", dbcore.ErrBreakerOpen), "----", unknown, 0, none, ""},
 		{"budget exhausted", fmt.Errorf("x: %w", dbcore.ErrBudgetExhausted), "----", unknown, 0, none, ""},
 		{"settings", fmt.Errorf("x: %w", dbcore.ErrInvalidConfig), "----", unknown, 0, none, ""},
@@ -175,7 +176,7 @@ func FuzzClassify(f *testing.F) {
 		p := dbcore.Phase(phase%5 + 1)
 		v := dbcore.Classify(fmt.Errorf("x: %w", err), p)
 		all := dbcore.RetryConfig{Locks: true, UniqueViolations: true, Canceled: true}
-		open := severity != "ERROR" && (p == dbcore.PhaseCommit || p == dbcore.PhaseAutocommit && strings.HasPrefix(code, "57P0") && code[4] < '3') ||
+		open := severity != "ERROR" && (p == dbcore.PhaseCommit || p == dbcore.PhaseAutocommit && (code == "57P01" || code == "57P02")) ||
 			code == "08006" || code == "08007" || code == "40003"
 		if open && (p == dbcore.PhaseCommit || p == dbcore.PhaseAutocommit) && all.Allows(v, false) {
 			t.Errorf("%s %s at %v would be repeated: %+v", severity, code, p, v)

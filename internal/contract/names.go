@@ -6,6 +6,7 @@ const (
 	RestoreWorkflow = "Restore"
 	DrillWorkflow   = "Drill"
 	VerifyWorkflow  = "Verify"
+	HealthWorkflow  = "HealthCheck"
 	MigrateWorkflow = "Migrate"
 )
 
@@ -21,6 +22,7 @@ const (
 	CleanUpDrillActivity  = "CleanUpDrill"
 	PublishReportActivity = "PublishReport"
 	VerifyBackupsActivity = "VerifyBackups"
+	CheckHealthActivity   = "CheckHealth"
 
 	PlanMigrationActivity     = "PlanMigration"
 	RehearseMigrationActivity = "RehearseMigration"
