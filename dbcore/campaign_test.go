@@ -30,7 +30,7 @@ type campaign struct {
 
 	// Calls that must make a connection of their own get one from a pool that keeps none idle.
 	pooled, fresh *dbcore.DB
-	// The same with the patience that it takes to outlast a restart of the server.
+	// The same with the patience that it takes to outlast a restart of the server. Their breakers enforce.
 	patientPooled, patientFresh *dbcore.DB
 
 	arrived atomic.Int64  // calls that are held until the server is down
@@ -46,10 +46,10 @@ type campaign struct {
 
 const campaignWorkers = 12
 
-// newCampaign starts a server and the pools. retry nil means dbcore's own policy, as it is when nobody sets one.
-func newCampaign(t *testing.T, verify bool, options ...dbcore.Option) *campaign {
+// newCampaign starts a server and the pools. Without options the retries are those that dbcore has when nobody sets any.
+func newCampaign(t *testing.T, major int, verify bool, options ...dbcore.Option) *campaign {
 	c := &campaign{t: t, ctx: context.WithoutCancel(t.Context()), verify: verify, last: map[int]string{}}
-	c.server = pgtest.New(t, pgtest.Options{Settings: map[string]string{
+	c.server = pgtest.New(t, pgtest.Options{Major: major, Settings: map[string]string{
 		"synchronous_standby_names": "nobody", "synchronous_commit": "local", "max_connections": "70", "log_min_messages": "fatal",
 		"checkpoint_timeout": "1h", "max_wal_size": "4GB",
 	}})
@@ -71,9 +71,9 @@ func newCampaign(t *testing.T, verify bool, options ...dbcore.Option) *campaign 
 		mustExec(t, c.admin, "insert into counter values ($1, 0)", w)
 	}
 	c.proxy = newFaultProxy(t, socketOf(c.server))
-	patient := dbcore.WithRetry(dbcore.RetryConfig{MaxAttempts: 15, ThrottleBase: 50 * time.Millisecond, MaxDelay: time.Second})
+	patient := dbcore.WithRetry(dbcore.RetryConfig{WaitForBreaker: true, MaxAttempts: 15, ThrottleBase: 50 * time.Millisecond, MaxDelay: time.Second})
 	c.pooled, c.fresh = c.open(options...)
-	c.patientPooled, c.patientFresh = c.open(append([]dbcore.Option{patient}, options...)...)
+	c.patientPooled, c.patientFresh = c.open(append([]dbcore.Option{patient, dbcore.WithBreaker(dbcore.BreakerConfig{OpenFor: 100 * time.Millisecond})}, options...)...)
 	return c
 }
 
@@ -247,17 +247,24 @@ func (c *campaign) round(handle func([]*draw), draws []*draw) {
 // said to be unknown or found out, and nothing is ever lost, done twice or misreported.
 func TestFaultCampaign(t *testing.T) {
 	seed := campaignSeed(t)
-	c := newCampaign(t, true)
-	began := time.Now()
-	draws := drawFaults(rand.New(rand.NewPCG(seed, 0)), 1000*pgtest.Scale(t), true)
-	c.run(seed, draws)
-	c.report(draws, time.Since(began), true)
+	lowest := slices.Min(pgtest.Majors(t))
+	pgtest.ForEachMajor(t, func(t *testing.T, major int) {
+		n := 1000
+		if major != lowest {
+			n = 150
+		}
+		c := newCampaign(t, major, true)
+		began := time.Now()
+		draws := drawFaults(rand.New(rand.NewPCG(seed, uint64(major))), n*pgtest.Scale(t), true)
+		c.run(seed, draws)
+		c.report(draws, time.Since(began), true)
+	})
 }
 
 // TestFaultCampaignWithoutRetries: every fault reaches the caller, and its error tells the truth.
 func TestFaultCampaignWithoutRetries(t *testing.T) {
 	seed := campaignSeed(t)
-	c := newCampaign(t, false, dbcore.WithRetry(dbcore.RetryConfig{MaxAttempts: 1}))
+	c := newCampaign(t, 0, false, dbcore.WithRetry(dbcore.RetryConfig{MaxAttempts: 1}))
 	began := time.Now()
 	draws := drawFaults(rand.New(rand.NewPCG(seed, 1)), 120*pgtest.Scale(t), false)
 	c.run(seed, draws)

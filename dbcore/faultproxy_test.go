@@ -2,7 +2,6 @@ package dbcore_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -11,8 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"lifeboat/dbcore"
 )
@@ -396,117 +393,6 @@ func (l *link) answer() {
 	select {
 	case l.answered <- struct{}{}:
 	default:
-	}
-}
-
-// readMessage reads one message whose header, with the length at its end, has this many bytes.
-func readMessage(r io.Reader, header int) ([]byte, error) {
-	m := make([]byte, header, 256)
-	if _, err := io.ReadFull(r, m); err != nil {
-		return nil, err
-	}
-	n := int(binary.BigEndian.Uint32(m[header-4:])) - 4
-	if n < 0 || n > 1<<24 {
-		return nil, io.ErrUnexpectedEOF
-	}
-	m = append(m, make([]byte, n)...)
-	_, err := io.ReadFull(r, m[header:])
-	return m, err
-}
-
-// readRequest reads up to the message to which the server answers with ReadyForQuery (section 55.2.3, "Extended Query").
-func readRequest(r io.Reader) (request []byte, executes bool, err error) {
-	for {
-		m, err := readMessage(r, 5)
-		if err != nil {
-			return nil, false, err
-		}
-		request = append(request, m...)
-		switch m[0] {
-		case 'E':
-			executes = true
-		case 'Q':
-			return request, true, nil
-		case 'S', 'X':
-			return request, executes, nil
-		}
-	}
-}
-
-// startupParameter finds a parameter in a startup message: length, version, then names and values.
-func startupParameter(startup []byte, name string) string {
-	words := strings.Split(string(startup[8:]), "\x00")
-	for i := 0; i+1 < len(words); i += 2 {
-		if words[i] == name {
-			return words[i+1]
-		}
-	}
-	return ""
-}
-
-// callKey is the key of the *tracedCall in a context.
-type callKey struct{}
-
-// tracedCall is one call to dbcore that may have a trap on its way.
-type tracedCall struct {
-	id string
-	// start is the trap for its next new connection, statement that for a statement for which wants is true.
-	start, statement *trap
-	wants            func(sql string) bool
-
-	bitten atomic.Int64 // attempts that failed once the trap had sprung
-	onBite func()       // called for the first; may be nil
-}
-
-func (c *tracedCall) context(ctx context.Context) context.Context {
-	return context.WithValue(ctx, callKey{}, c)
-}
-
-func (c *tracedCall) sprung() bool {
-	return c.start != nil && c.start.sprung.Load() || c.statement != nil && c.statement.sprung.Load()
-}
-
-func (c *tracedCall) note(err error) {
-	if err != nil && c.sprung() && c.bitten.Add(1) == 1 && c.onBite != nil {
-		c.onBite()
-	}
-}
-
-// faultTracer leads the traps of calls to the proxy: contexts keep their values through pools and detached COMMITs.
-type faultTracer struct{ p *faultProxy }
-
-var (
-	_ pgx.QueryTracer   = faultTracer{}
-	_ pgx.ConnectTracer = faultTracer{}
-)
-
-func (t faultTracer) TraceConnectStart(ctx context.Context, data pgx.TraceConnectStartData) context.Context {
-	if c, ok := ctx.Value(callKey{}).(*tracedCall); ok {
-		data.ConnConfig.RuntimeParams["application_name"] = c.id // of a copy of the pool's settings
-		if c.start != nil && !c.start.sprung.Load() {
-			t.p.armStart(c.id, c.start)
-		}
-	}
-	return ctx
-}
-
-func (t faultTracer) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
-	if c, ok := ctx.Value(callKey{}).(*tracedCall); ok {
-		c.note(data.Err)
-	}
-}
-
-func (t faultTracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if c, ok := ctx.Value(callKey{}).(*tracedCall); ok && c.statement != nil && !c.statement.sprung.Load() && c.wants(data.SQL) {
-		t.p.arm(conn.PgConn().PID(), c.statement)
-	}
-	return ctx
-}
-
-func (t faultTracer) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
-	if c, ok := ctx.Value(callKey{}).(*tracedCall); ok {
-		t.p.arm(conn.PgConn().PID(), nil)
-		c.note(data.Err)
 	}
 }
 
