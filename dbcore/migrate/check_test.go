@@ -150,4 +150,3 @@ func testRehearseDown(t *testing.T, e *env) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
-
