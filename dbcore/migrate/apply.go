@@ -73,21 +73,27 @@ func (m *Migrator) execute(ctx context.Context, direction Direction, opts ApplyO
 	if err := s.begin(ctx, true); err != nil {
 		return result, err
 	}
+	return result, s.runAll(ctx, plan, result)
+}
+
+// runAll runs the files of a plan, and writes into result how far it came.
+func (s *session) runAll(ctx context.Context, plan *Plan, result *Result) error {
+	progress := s.m.opts.Progress
 	for i := range plan.Files {
 		f := &plan.Files[i]
 		if err := s.verify(ctx); err != nil {
-			return result, err
+			return err
 		}
-		m.opts.Progress(Event{Kind: "file", Version: f.Version, File: f.Name, Statements: len(f.Statements)})
+		progress(Event{Kind: "file", Version: f.Version, File: f.Name, Statements: len(f.Statements)})
 		done, err := s.runFile(ctx, plan, f)
 		if err != nil {
-			return result, err
+			return err
 		}
 		result.Done = append(result.Done, done)
 		result.Version = plan.versionAfter(i)
-		m.opts.Progress(Event{Kind: "done", Version: f.Version, File: f.Name, Elapsed: done.Took})
+		progress(Event{Kind: "done", Version: f.Version, File: f.Name, Elapsed: done.Took})
 	}
-	return result, nil
+	return nil
 }
 
 // plan is made under the lock: nobody can change what it stands on.

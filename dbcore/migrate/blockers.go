@@ -71,8 +71,9 @@ type watcher struct {
 	every time.Duration
 	log   *slog.Logger
 
-	mu   sync.Mutex
-	last []Blocker
+	query sync.Mutex // the session runs one at a time
+	mu    sync.Mutex
+	last  []Blocker
 }
 
 const watchQueryTimeout = 5 * time.Second
@@ -91,20 +92,42 @@ func (m *Migrator) newWatcher(ctx context.Context, pid uint32) *watcher {
 
 // watch runs until stop is called, and calls seen whenever somebody is in the way.
 func (w *watcher) watch(seen func([]Blocker)) (stop func()) {
+	return w.repeat(w.every, func() { w.look(seen) })
+}
+
+const sampleEvery = 10 * time.Millisecond
+
+// sample runs until stop is called, and gives away the locks that the other session holds.
+func (w *watcher) sample(seen func([]TableLock)) (stop func()) {
+	return w.repeat(sampleEvery, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), watchQueryTimeout)
+		defer cancel()
+		w.query.Lock()
+		defer w.query.Unlock()
+		if w.conn.Closed() {
+			return
+		}
+		if locks, err := locksOf(ctx, w.conn, w.pid); err == nil {
+			seen(locks)
+		}
+	})
+}
+
+func (w *watcher) repeat(every time.Duration, fn func()) (stop func()) {
 	if w.conn == nil {
 		return func() {}
 	}
 	done, finished := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(finished)
-		tick := time.NewTicker(w.every)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
 			case <-done:
 				return
 			case <-tick.C:
-				w.look(seen)
+				fn()
 			}
 		}
 	}()
@@ -113,6 +136,8 @@ func (w *watcher) watch(seen func([]Blocker)) (stop func()) {
 
 // look uses a context of its own: the end of the caller's would cost the session in the middle of a query.
 func (w *watcher) look(seen func([]Blocker)) {
+	w.query.Lock()
+	defer w.query.Unlock()
 	if w.conn.Closed() {
 		return
 	}

@@ -11,6 +11,8 @@ type RepairOptions struct {
 	Resolve Resolution
 	// AcceptEdited are versions whose files may stay as they are now, although they were applied otherwise.
 	AcceptEdited []int64
+	// AcceptDrift takes the schema as it is now for what the last migration left.
+	AcceptDrift bool
 }
 
 // Resolution is a person's decision.
@@ -33,7 +35,7 @@ type RepairReport struct {
 // RepairItem is one thing that is not as it should be.
 type RepairItem struct {
 	// Kind is statement (one of a file that stopped), file (dirty by golang-migrate), index (INVALID, of a pending file),
-	// versions (table and history disagree), edited, or other-index (INVALID, of nobody's file: never touched).
+	// versions (table and history disagree), edited, drift, or other-index (INVALID, of nobody's file: never touched).
 	Kind    string `json:"kind"`
 	Version int64  `json:"version,omitempty"`
 	File    string `json:"file,omitempty"`

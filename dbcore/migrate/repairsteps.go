@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"lifeboat/dbcore"
 )
@@ -40,7 +41,11 @@ func (m *Migrator) executeRepair(ctx context.Context, opts RepairOptions) (repor
 	if err := s.begin(ctx, false); err != nil {
 		return nil, err
 	}
-	steps, err := m.repairSteps(ctx, s.conn, s.t, opts)
+	var steps []repairStep
+	err = s.conn.RunTx(ctx, dbcore.TxOptions{ReadOnly: true}, func(ctx context.Context, tx *dbcore.Tx) (err error) {
+		steps, err = m.repairSteps(ctx, tx, s.t, opts)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +92,11 @@ func (m *Migrator) repairSteps(ctx context.Context, q dbcore.Querier, t tables, 
 		steps = append(steps, m.repairVersions(st, opts))
 	}
 	steps = append(steps, m.repairEdited(st, opts)...)
+	drift, err := repairDrift(ctx, q, t, st, opts)
+	if err != nil {
+		return nil, err
+	}
+	steps = append(steps, drift...)
 	more, err := m.repairIndexes(ctx, q, st, steps)
 	return append(steps, more...), err
 }
@@ -406,4 +416,29 @@ func (m *Migrator) pendingIndexes(ctx context.Context, q dbcore.Querier, st *sta
 		}
 	}
 	return found, nil
+}
+
+func repairDrift(ctx context.Context, q dbcore.Querier, t tables, st *state, opts RepairOptions) ([]repairStep, error) {
+	saved, err := t.savedSnapshot(ctx, q)
+	if err != nil || saved == nil || st.open != nil {
+		return nil, err
+	}
+	now, err := t.snapshot(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	list := differences(saved, sums(now))
+	if len(list) == 0 {
+		return nil, nil
+	}
+	step := repairStep{RepairItem: RepairItem{
+		Kind: "drift", Version: st.current(), Evidence: strings.Join(list, "; "), Proposal: "write a migration for it, take it back, or accept it", NeedsDecision: true,
+	}}
+	if opts.AcceptDrift {
+		step.Proposal, step.NeedsDecision = "take the schema as it is", false
+		step.do = func(ctx context.Context, s *session) error {
+			return s.conn.RunTx(ctx, dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error { return s.t.saveSnapshot(ctx, tx) })
+		}
+	}
+	return []repairStep{step}, nil
 }

@@ -45,7 +45,7 @@ func (s *session) runTransaction(ctx context.Context, p *Plan, f *PlannedFile) e
 		if err != nil {
 			return fmt.Errorf("write the history of %s: %w", f.Name, err)
 		}
-		return nil
+		return s.t.saveSnapshot(ctx, tx)
 	})
 }
 
@@ -94,8 +94,14 @@ func (s *session) exec(ctx context.Context, q dbcore.Querier, f *PlannedFile, i 
 		s.m.opts.Progress(event)
 	})
 	defer stop()
-	_, err := q.Exec(ctx, f.script.stmts[i].text)
-	return err
+	run := func() error {
+		_, err := q.Exec(ctx, f.script.stmts[i].text)
+		return err
+	}
+	if s.observer != nil {
+		return s.observer.exec(ctx, q, f, i, run)
+	}
+	return run()
 }
 
 func statementError(f *PlannedFile, i int, err error, left string) error {

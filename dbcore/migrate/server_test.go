@@ -24,6 +24,10 @@ var serverTests = []struct {
 	run  func(t *testing.T, e *env)
 }{
 	{"apply, status and down", testRoundTrip},
+	{"check", testCheck},
+	{"check privileges", testPrivileges},
+	{"rehearse", testRehearse},
+	{"rehearse a wrong way down", testRehearseDown},
 }
 
 func TestServer(t *testing.T) {
@@ -104,7 +108,6 @@ func (e *env) exists(name string) bool { return e.one("to_regclass('"+name+"') i
 func (e *env) version() string {
 	return e.one("select coalesce(string_agg(version || ' ' || dirty, ','), '') from schema_migrations")
 }
-
 
 // files makes a source of names without ".sql": "1_a.up", contents.
 func files(pairs ...string) fstest.MapFS {

@@ -19,6 +19,8 @@ type session struct {
 	lock    string // key of the advisory lock
 	t       tables
 	watcher *watcher
+	// observer measures the statements of a rehearsal; nil otherwise.
+	observer *observer
 }
 
 // openSession connects, makes sure that there is no pooler in between, and takes the lock.

@@ -72,7 +72,7 @@ func (t tables) create(ctx context.Context, q dbcore.Querier) error {
 		app_version text not null,
 		plan_hash text not null,
 		role text not null default session_user,
-		schema_hash text,
+		schema_objects jsonb,
 		started_at timestamptz not null default clock_timestamp(),
 		finished_at timestamptz,
 		duration interval generated always as (finished_at - started_at) stored)`); err != nil {
@@ -109,13 +109,12 @@ type record struct {
 	AppVersion       string
 	PlanHash         string
 	Role             string
-	SchemaHash       *string
 	StartedAt        time.Time
 	FinishedAt       *time.Time
 }
 
 const recordColumns = `id, version, title, direction, state, checksum, transactional, statements, statements_done, done_checksum,
-	statement_started, indexes_before, error, app_version, plan_hash, role, schema_hash, started_at, finished_at`
+	statement_started, indexes_before, error, app_version, plan_hash, role, started_at, finished_at`
 
 // state is what the database says of itself.
 type state struct {

@@ -48,7 +48,7 @@ func (s *script) parse() {
 			t := tokens[next]
 			if isComment(t) {
 				s.directive(s.text[t.Start:t.End], st.ignores)
-			} else if first < 0 {
+			} else if first < 0 && int(t.Start) >= r.start { // not the semicolon before it
 				first = int(t.Start)
 			}
 		}

@@ -32,7 +32,10 @@ func (s *session) runSteps(ctx context.Context, p *Plan, f *PlannedFile, done *D
 		if _, err := tx.Exec(ctx, "update "+s.t.history+" set state = 'done', error = null, finished_at = clock_timestamp() where id = $1", id); err != nil {
 			return fmt.Errorf("write the history of %s: %w", f.Name, err)
 		}
-		return s.t.setVersion(ctx, tx, p.versionOf(f), false)
+		if err := s.t.setVersion(ctx, tx, p.versionOf(f), false); err != nil {
+			return err
+		}
+		return s.t.saveSnapshot(ctx, tx)
 	})
 }
 
