@@ -34,6 +34,10 @@ func (r *Runner) PlanMigration(ctx context.Context, in contract.MigrateInput, ru
 	if in.PlanHash != "" && in.PlanHash != plan.Hash {
 		return none, fmt.Errorf("%w: expected %.12s, now it is %.12s", migrate.ErrPlanChanged, in.PlanHash, plan.Hash)
 	}
+	report, err := m.Check(ctx, migrate.CheckOptions{PlanOptions: migrate.PlanOptions{To: in.To}, AllowUnsafe: true})
+	if err != nil {
+		return none, err
+	}
 	health, err := m.Health(ctx)
 	if err != nil {
 		return none, err
@@ -43,24 +47,34 @@ func (r *Runner) PlanMigration(ctx context.Context, in contract.MigrateInput, ru
 		return none, err
 	}
 	return contract.PlanMigrationResult{
-		Plan: planOf(plan, status), Checks: checksBefore(health, status),
+		Plan: planOf(plan, status), Checks: checksBefore(report, health, status),
 		Before: contract.MigrationHealth{InvalidIndexes: health.InvalidIndexes, ArchiverFailures: health.ArchiverFailures},
 	}, nil
 }
 
-// checksBefore are what must be right before anything is begun.
-func checksBefore(h *migrate.Health, s *migrate.Status) []contract.CheckResult {
-	list := []contract.CheckResult{
-		migrationCheck("primary", !h.InRecovery, "a primary", "the server is a standby"),
-		migrationCheck("archiver", !h.ArchiverFailing, "no failure after the last success", "archiving fails: a restore point would be out of reach"),
-		migrationCheck("lock", len(s.Running) == 0, "no other migrator", "another migrator is at work"),
-	}
-	for i := range list {
-		if list[i].ID == "lock" && len(s.Running) > 0 {
-			list[i].Observed += ": " + blockerText(s.Running[0])
+// checksBefore are what must be right before anything is begun. Lint is not among them: its findings are the plan's. The
+// queries of others, which may hold data, are left out: what is told here gets into Temporal's history.
+func checksBefore(report *migrate.CheckReport, h *migrate.Health, s *migrate.Status) []contract.CheckResult {
+	list := []contract.CheckResult{}
+	for _, item := range report.Items {
+		c := contract.CheckResult{ID: item.Name, Verdict: contract.Verdict(item.Verdict), Observed: item.Detail}
+		switch {
+		case item.Name == "lint":
+			continue
+		case item.Verdict == migrate.Pass:
+			c.Expected = item.Detail
+		case item.Name == "lock" && len(s.Running) > 0:
+			c.Observed = "another migrator is at work: " + blockerText(s.Running[0])
+		case item.Name == "blockers":
+			c.Observed = "old transactions hold locks on the plan's tables; `lifeboat migrate check` names them"
 		}
+		if c.Verdict == contract.Fail && item.Remedy != "" && item.Remedy != "see each" {
+			c.Expected = item.Remedy
+		}
+		list = append(list, c)
 	}
-	return list
+	return append(list, migrationCheck("archiver", !h.ArchiverFailing, "the last attempt succeeded",
+		"the last attempt at archiving failed: a restore point would be out of reach"))
 }
 
 func migrationCheck(id string, ok bool, expected, problem string) contract.CheckResult {

@@ -98,11 +98,18 @@ func (m *migrations) testApply(t *testing.T) {
 		t.Errorf("plan %v", plan)
 	}
 	check := m.migrate(t, "check").must(t, 0).object(t)
-	if check["verdict"] != "PASS" || len(check["checks"].([]any)) == 0 {
+	if check["verdict"] != "PASS" || len(check["items"].([]any)) == 0 {
 		t.Errorf("check %v", check)
 	}
 	if m.table(t, "users") || m.table(t, "schema_migrations") {
 		t.Error("plan or check changed the database")
+	}
+	m.write(t, "3_rewrite.up.sql", "alter table users alter column id type numeric;")
+	for _, verb := range [][]string{{"plan"}, {"check"}, {"apply", "--local"}} {
+		contains(t, "lint of "+verb[0], m.migrate(t, verb[0], verb[1:]...).must(t, 3).stdout, "changing-column-type")
+	}
+	if err := os.Remove(filepath.Join(m.dir, "3_rewrite.up.sql")); err != nil || m.table(t, "users") {
+		t.Fatalf("%v; or the lint did not stop it", err)
 	}
 	hash := plan["hash"].(string)
 	e := m.migrate(t, "apply", "--local", "--no-rehearsal", "--plan-hash", "0123").must(t, 5).errorObject(t)

@@ -112,7 +112,7 @@ func (a *app) printMigrate(r contract.MigrateResult) error {
 	return errors.Join(a.lines(func(p *printer) {
 		p.line("%s  %s: %s", a.paint(r.Verdict), r.Cluster, r.Outcome)
 		p.line("  %s", r.Explanation)
-		a.migrateFindings(p, r.Plan, r.Checks)
+		printMigrateFindings(p, r.Plan, r.Checks)
 		if t := r.Rehearsal; t != nil {
 			printTrial(p, t)
 		}

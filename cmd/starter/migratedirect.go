@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lifeboat/activities"
 	"lifeboat/dbcore/migrate"
 	"lifeboat/internal/contract"
 )
@@ -55,68 +54,53 @@ func (a *app) migratePlan(ctx context.Context, f *migrateFlags, cluster string, 
 	return err
 }
 
-// migrateCheckResult is what `lifeboat migrate check` prints.
-type migrateCheckResult struct {
-	Cluster string                 `json:"cluster"`
-	Verdict contract.Verdict       `json:"verdict"`
-	Plan    contract.MigrationPlan `json:"plan"`
-	Checks  []contract.CheckResult `json:"checks"`
-}
-
 func newMigrateCheckCommand(a *app) *cobra.Command {
 	var f migrateFlags
-	var unsafe bool
+	var opts migrate.CheckOptions
 	cmd := &cobra.Command{
 		Use:   "check CLUSTER",
 		Short: "Ask the server whether a migration could be applied now; change nothing",
-		Long:  "Ask the server whether a migration could be applied now; change nothing.\nExits 0, 3 if a check or a finding is an error, 5 if files and database do not fit.",
-		Args:  arguments("CLUSTER"),
+		Long: "Ask the server whether a migration could be applied now: files and versions, lint, drift, privileges, who is in the way.\n" +
+			"Nothing is changed. Exits 0, 3 if a check failed, 4 if one could not be made.",
+		Args: arguments("CLUSTER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			src, err := f.files(args[0])
+			m, end, err := a.migrator(&f, args[0])
 			if err != nil {
 				return err
 			}
-			set, err := a.migrateSettings(&f, args[0])
-			if err != nil {
-				return err
-			}
-			run, end := a.localRun("migrate-check", args[0])
 			defer end()
-			in := contract.MigrateInput{MigrationSource: src, To: f.target(cmd), AllowUnsafe: unsafe}
-			res, err := activities.NewRunner(set).PlanMigration(cmd.Context(), in, run)
+			opts.To = f.target(cmd)
+			report, err := m.Check(cmd.Context(), opts)
 			if err != nil {
 				return err
 			}
-			return a.printMigrateCheck(migrateCheckResult{Cluster: args[0], Plan: res.Plan, Checks: res.Checks}, unsafe)
+			return a.printMigrateCheck(report)
 		},
 	}
 	f.registerDirect(cmd)
 	f.registerTo(cmd, "default: the newest")
-	cmd.Flags().BoolVar(&unsafe, "allow-unsafe", false, "pass in spite of findings that are errors")
+	cmd.Flags().BoolVar(&opts.AllowUnsafe, "allow-unsafe", false, "pass in spite of findings that are errors")
+	cmd.Flags().StringVar(&opts.PlanHash, "plan-hash", "", "fail for any other plan than this one")
 	return cmd
 }
 
-func (a *app) printMigrateCheck(r migrateCheckResult, allowUnsafe bool) error {
-	r.Verdict = contract.Pass
-	for _, c := range r.Checks {
-		if c.Verdict == contract.Fail {
-			r.Verdict = contract.Fail
-		}
-	}
-	if len(r.Plan.Unsafe) > 0 && !allowUnsafe {
-		r.Verdict = contract.Fail
-	}
+func (a *app) printMigrateCheck(r *migrate.CheckReport) error {
+	verdict := contract.Verdict(r.Verdict)
 	if a.json {
-		return errors.Join(a.printJSON(r), verdictError(r.Verdict))
+		return errors.Join(a.printJSON(r), verdictError(verdict))
 	}
 	return errors.Join(a.lines(func(p *printer) {
-		p.line("%s  %s: %s -> %s, %d files, plan %.12s", a.paint(r.Verdict), r.Cluster,
-			contract.VersionText(r.Plan.From), contract.VersionText(r.Plan.To), len(r.Plan.Files), r.Plan.Hash)
-		a.migrateFindings(p, r.Plan, r.Checks)
-	}), verdictError(r.Verdict))
+		p.line("%s", a.paint(verdict))
+		for _, item := range r.Items {
+			p.line("  %s  %s: %s", item.Verdict, item.Name, item.Detail)
+			if item.Remedy != "" {
+				p.line("        %s", item.Remedy)
+			}
+		}
+	}), verdictError(verdict))
 }
 
-func (a *app) migrateFindings(p *printer, plan contract.MigrationPlan, checks []contract.CheckResult) {
+func printMigrateFindings(p *printer, plan contract.MigrationPlan, checks []contract.CheckResult) {
 	for _, c := range checks {
 		p.line("  %s  %s: %s", c.Verdict, c.ID, c.Observed)
 	}
