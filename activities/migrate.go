@@ -23,7 +23,9 @@ func (r *Runner) PlanMigration(ctx context.Context, in contract.MigrateInput, ru
 	if err := in.Validate(); err != nil {
 		return none, &InputError{err}
 	}
-	m, err := r.Migrator(in.MigrationSource, tell(run))
+	tell, silence := tellMigration(ctx, run)
+	defer silence()
+	m, err := r.Migrator(in.MigrationSource, tell)
 	if err != nil {
 		return none, err
 	}
@@ -157,7 +159,9 @@ func (r *Runner) MarkRestorePoint(ctx context.Context, in contract.MarkRestorePo
 // result, with what the database then says of itself.
 func (r *Runner) ApplyMigration(ctx context.Context, in contract.ApplyMigrationInput, run Run) (contract.ApplyMigrationResult, error) {
 	out := contract.ApplyMigrationResult{Files: []contract.AppliedMigration{}}
-	m, err := r.Migrator(in.MigrationSource, tell(run))
+	tell, silence := tellMigration(ctx, run)
+	defer silence()
+	m, err := r.Migrator(in.MigrationSource, tell)
 	if err != nil {
 		return out, err
 	}
@@ -307,7 +311,9 @@ func stateOf(ctx context.Context, m *migrate.Migrator, plan contract.MigrationPl
 // INVALID, and no WAL failed to be archived meanwhile.
 func (r *Runner) CheckMigrated(ctx context.Context, in contract.CheckMigratedInput, run Run) (contract.CheckMigratedResult, error) {
 	out := contract.CheckMigratedResult{Checks: []contract.CheckResult{}}
-	m, err := r.Migrator(in.MigrationSource, tell(run))
+	tell, silence := tellMigration(ctx, run)
+	defer silence()
+	m, err := r.Migrator(in.MigrationSource, tell)
 	if err != nil {
 		return out, err
 	}
@@ -342,7 +348,9 @@ func checksAfter(in contract.CheckMigratedInput, h *migrate.Health, s *migrate.S
 // RevertMigration goes down to where a plan began. It may be repeated.
 func (r *Runner) RevertMigration(ctx context.Context, in contract.RevertMigrationInput, run Run) (contract.ApplyMigrationResult, error) {
 	out := contract.ApplyMigrationResult{Files: []contract.AppliedMigration{}}
-	m, err := r.Migrator(in.MigrationSource, tell(run))
+	tell, silence := tellMigration(ctx, run)
+	defer silence()
+	m, err := r.Migrator(in.MigrationSource, tell)
 	if err != nil {
 		return out, err
 	}

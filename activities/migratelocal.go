@@ -36,8 +36,38 @@ func (l *localMigration) plan() (contract.PlanMigrationResult, error) {
 	return l.runner.PlanMigration(l.ctx, l.in, l.run)
 }
 
-func (l *localMigration) rehearse(contract.MigrationPlan) (contract.MigrationTrial, error) {
-	return contract.MigrationTrial{}, &InputError{fmt.Errorf("a rehearsal is not available in this version: give --no-rehearsal")}
+// rehearse makes a clone as a drill does, and removes it whatever happens.
+func (l *localMigration) rehearse(plan contract.MigrationPlan) (trial contract.MigrationTrial, err error) {
+	d := newLocalDrill(l.runner, contract.DrillInput{Cluster: l.in.Cluster, Scenario: contract.ScenarioRestore}, l.run)
+	release, err := d.claim()
+	if err != nil {
+		return trial, err
+	}
+	defer release()
+	defer func() {
+		lasting, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), cleanUpTime)
+		defer cancel()
+		if failed := d.cleanUp(lasting); failed != nil {
+			trial.LeftBehind = fmt.Sprintf("%s on host %s: %v", d.dir, l.runner.set.Host, failed)
+		}
+	}()
+	prepared, err := l.runner.PrepareDrill(l.ctx, contract.PrepareDrillInput{Cluster: l.in.Cluster, DrillID: d.report.DrillID}, l.run)
+	if err != nil {
+		return trial, err
+	}
+	d.dir = prepared.TargetDir
+	planned, err := l.runner.PlanRestore(l.ctx, contract.PlanRestoreInput{
+		Cluster: l.in.Cluster, TargetDir: d.dir, Target: prepared.Target, Start: true,
+	}, l.run)
+	if err != nil {
+		return trial, err
+	}
+	if _, err := l.runner.LayFiles(l.ctx, contract.LayFilesInput{Plan: planned.Plan, DrillID: d.report.DrillID}, l.run); err != nil {
+		return trial, err
+	}
+	return l.runner.RehearseMigration(l.ctx, contract.RehearseMigrationInput{
+		MigrationSource: l.in.MigrationSource, To: l.in.To, PlanHash: plan.Hash, Restore: planned.Plan, DrillID: d.report.DrillID,
+	}, l.run)
 }
 
 func (l *localMigration) backup() (contract.VerifiedBackup, error) {

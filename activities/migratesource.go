@@ -127,11 +127,6 @@ func (r *Runner) migratorOn(server dbcore.Config, src contract.MigrationSource, 
 	})
 }
 
-// tell shows the events of a migration as progress.
-func tell(run Run) func(migrate.Event) {
-	return func(e migrate.Event) { run.Progress(MigrationProgress(e)) }
-}
-
 // MigrationProgress puts an event into words: which statement, and who is in its way.
 func MigrationProgress(e migrate.Event) contract.Progress {
 	p := contract.Progress{Phase: e.File}

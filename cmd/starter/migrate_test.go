@@ -14,13 +14,22 @@ import (
 // migrations is a folder of migration files, and the cluster that they are for.
 type migrations struct {
 	*protected
-	dir string
+	dir, work string
 }
 
 func newMigrations(t *testing.T, p *protected) *migrations {
 	t.Helper()
 	p.Exec(t, "create database shop")
-	return &migrations{p, t.TempDir()}
+	m := &migrations{p, t.TempDir(), filepath.Join(p.Dir, "work")}
+	config := p.env["LIFEBOAT_CONFIG"]
+	text, err := os.ReadFile(config)
+	if err == nil {
+		err = os.WriteFile(config, append(text, []byte(fmt.Sprintf("worker: {work_dir: %q}\n", m.work))...), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 func (m *migrations) write(t *testing.T, name, text string) {
@@ -84,12 +93,72 @@ func TestMigrateHere(t *testing.T) {
 		m.write(t, "1_users.down.sql", "drop table users;")
 		m.write(t, "2_names.up.sql", "create index concurrently users_name on users (name);")
 		m.write(t, "2_names.down.sql", "drop index concurrently users_name;")
+		t.Run("rehearse", m.testRehearse)
 		t.Run("apply", m.testApply)
+		t.Run("goes down as rehearsed", m.testGoesDown)
 		t.Run("fails half-way, between files", m.testFailsBetweenFiles)
 		t.Run("fails half-way, within a file", m.testFailsWithinFile)
 		t.Run("no way down, and edited", m.testRefused)
 		t.Run("usage", m.testUsage)
 	})
+}
+
+// clones are what rehearsals left in the work directory.
+func (m *migrations) clones(t *testing.T) []string {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(m.work, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
+
+func (m *migrations) testRehearse(t *testing.T) {
+	e := m.migrate(t, "rehearse", "--local").must(t, 5).errorObject(t)
+	contains(t, "without a backup", fmt.Sprint(e), "backup")
+	m.run(t, "backup", "orders", "--local").must(t, 0)
+	m.write(t, "3_bad.up.sql", "select 1/0;")
+	res := m.migrate(t, "rehearse", "--local").must(t, 3).object(t)
+	if res["outcome"] != "refused" || !strings.Contains(fmt.Sprint(res["explanation"]), "division by zero") {
+		t.Errorf("a plan that fails on the clone: %v", res)
+	}
+	if err := os.Remove(filepath.Join(m.dir, "3_bad.up.sql")); err != nil {
+		t.Fatal(err)
+	}
+	res = m.migrate(t, "rehearse", "--local").must(t, 0).object(t)
+	trial := res["rehearsal"].(map[string]any)
+	files := trial["files"].([]any)
+	if res["outcome"] != "rehearsed" || trial["reversed"] != true || len(files) != 2 || trial["backupId"] == "" {
+		t.Errorf("rehearsal %v", res)
+	}
+	contains(t, "locks", fmt.Sprint(files[1].(map[string]any)["locks"]), "ShareUpdateExclusiveLock on public.users")
+	if m.table(t, "users") || m.table(t, "schema_migrations") {
+		t.Error("the rehearsal changed the database")
+	}
+	if left := m.clones(t); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// testGoesDown has a file that fails on the original only, after one that did not.
+func (m *migrations) testGoesDown(t *testing.T) {
+	m.write(t, "3_view.up.sql", "create view user_names as select name from users;")
+	m.write(t, "3_view.down.sql", "drop view user_names;")
+	m.write(t, "4_original.up.sql", "select 1 / (current_setting('archive_mode') = 'off')::int;")
+	m.write(t, "4_original.down.sql", "select 1;")
+	res := m.migrate(t, "apply", "--local").must(t, 1).object(t)
+	state := res["state"].(map[string]any)
+	if res["outcome"] != "reverted" || state["version"] != 2.0 || m.table(t, "user_names") || res["rehearsal"] == nil {
+		t.Errorf("apply %v", res)
+	}
+	if left := m.clones(t); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	for _, name := range []string{"3_view.up.sql", "3_view.down.sql", "4_original.up.sql", "4_original.down.sql"} {
+		if err := os.Remove(filepath.Join(m.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (m *migrations) testApply(t *testing.T) {
@@ -116,7 +185,7 @@ func (m *migrations) testApply(t *testing.T) {
 	if e["code"] != "Refused" || m.table(t, "users") {
 		t.Errorf("another plan's hash: %v", e)
 	}
-	res := m.migrate(t, "apply", "--local", "--no-rehearsal", "--plan-hash", hash, "--app-version", "v7").must(t, 0).object(t)
+	res := m.migrate(t, "apply", "--local", "--plan-hash", hash, "--app-version", "v7").must(t, 0).object(t)
 	if res["outcome"] != "applied" || res["verdict"] != "PASS" || len(res["files"].([]any)) != 2 || !m.table(t, "users_name") {
 		t.Errorf("apply %v", res)
 	}

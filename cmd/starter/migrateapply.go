@@ -73,7 +73,17 @@ func (a *app) migrate(ctx context.Context, f *migrateFlags, r runFlags, in contr
 	if r.local {
 		return a.migrateHere(ctx, in)
 	}
-	return usagef("migrate %s through Temporal is not available in this version: give --local", map[bool]string{true: "rehearse", false: "apply"}[in.RehearseOnly])
+	if err := in.CheckPayload(); err != nil {
+		return &usageError{err}
+	}
+	what := "Migration of "
+	if in.RehearseOnly {
+		what = "Rehearsal of a migration of "
+	}
+	var res contract.MigrateResult
+	return a.start(ctx, r, start{
+		workflow: contract.MigrateWorkflow, verb: "migrate", cluster: cluster, input: in, summary: what + cluster,
+	}, &res, func() error { return a.printMigrate(res) })
 }
 
 func (a *app) migrateHere(ctx context.Context, in contract.MigrateInput) error {
@@ -141,6 +151,9 @@ func printTrial(p *printer, t *contract.MigrationTrial) {
 		for _, table := range f.Rewrites {
 			p.line("      rewrites %s", table)
 		}
+	}
+	if t.LeftBehind != "" {
+		p.line("    parts of the clone may still be in %s", t.LeftBehind)
 	}
 	if t.Reversed {
 		p.line("    and back again")

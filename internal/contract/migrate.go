@@ -243,25 +243,28 @@ type MigrateResult struct {
 	WorkflowID   string             `json:"workflowId"`
 }
 
+// RehearseMigrationInput starts activity RehearseMigration, on the host where a clone's files are laid.
+type RehearseMigrationInput struct {
+	MigrationSource
+	To       *int64          `json:"to,omitempty"`
+	PlanHash string          `json:"planHash"`
+	Restore  json.RawMessage `json:"restore"` // the plan of the clone's restore
+	DrillID  string          `json:"drillId"`
+}
+
 // MigrationTrial is a rehearsal on a restored clone.
 type MigrationTrial struct {
 	BackupID string `json:"backupId"`
 	// Failure is why the plan cannot be applied on the clone; empty if it can.
 	Failure string `json:"failure,omitempty"`
-	// Reversed says that the way down was rehearsed too, and led back.
-	Reversed bool `json:"reversed"`
-	// NotReversed is why not.
-	NotReversed string           `json:"notReversed,omitempty"`
-	Files       []RehearsedFile  `json:"files"`
-	Seconds     float64          `json:"seconds"`
-	Checks      []CheckResult    `json:"checks"`
-	Clone       MigrationVersion `json:"clone"`
-}
-
-// MigrationVersion is where a clone began.
-type MigrationVersion struct {
-	From int64  `json:"from"`
-	Hash string `json:"hash"`
+	// Reversed says that the way down was rehearsed too, and led back; NotReversed why not.
+	Reversed    bool            `json:"reversed"`
+	NotReversed string          `json:"notReversed,omitempty"`
+	Files       []RehearsedFile `json:"files"`
+	Seconds     float64         `json:"seconds"`
+	WALBytes    int64           `json:"walBytes"`
+	// LeftBehind says where parts of the clone may still be; empty if it is gone.
+	LeftBehind string `json:"leftBehind,omitempty"`
 }
 
 // RehearsedFile is what one file did to the clone.
