@@ -161,9 +161,6 @@ func retryDelay(attempt int) time.Duration {
 // lockConflict says that a statement can be tried again because others were in its way: lock_timeout (55P03), an object
 // in use (55006), a deadlock (40P01), a serialization failure (40001).
 func lockConflict(err error) bool {
-	if asOpen(err) {
-		return false
-	}
 	switch dbcore.SQLState(err) {
 	case "55P03", "55006", "40P01", "40001":
 		return true
@@ -171,7 +168,7 @@ func lockConflict(err error) bool {
 	return false
 }
 
-// retry runs fn until it succeeds, fails for another reason than locks, or was tried often enough.
+// retry runs fn until it succeeds, fails for another reason than locks, left something behind, or was tried often enough.
 func (s *session) retry(ctx context.Context, f *PlannedFile, done *DoneFile, fn func() error) error {
 	for attempt := 1; ; attempt++ {
 		done.Attempts = max(done.Attempts, attempt)
@@ -182,7 +179,7 @@ func (s *session) retry(ctx context.Context, f *PlannedFile, done *DoneFile, fn 
 		if blockers := s.watcher.blockers(); len(blockers) > 0 {
 			done.Blockers = blockers
 		}
-		if attempt >= s.m.opts.LockAttempts {
+		if attempt >= s.m.opts.LockAttempts || asOpen(err) {
 			return &BlockedError{Attempts: attempt, Blockers: done.Blockers, Err: err}
 		}
 		s.m.opts.Progress(Event{Kind: "retry", Version: f.Version, File: f.Name, Attempt: attempt + 1, Blockers: done.Blockers})

@@ -40,7 +40,7 @@ func (b Blocker) String() string {
 }
 
 // blockersSQL asks who is in the way of a process. A prepared transaction has the number 0 in pg_blocking_pids; which one
-// it is, its locks on the same object tell.
+// it is, its locks on the same object tell. They have the virtual transaction in common with the lock on its own number.
 const blockersSQL = `
 with waits as (select * from pg_locks where pid = $1 and not granted limit 1),
 what as (select coalesce(max(mode || coalesce(' on ' || relation::regclass::text, '')), '') as lock from waits)
@@ -52,8 +52,8 @@ union all
 select 0, x.gid, x.owner::text, '', '', 'prepared', extract(epoch from clock_timestamp() - x.prepared)::float8, '', what.lock
 from what, pg_prepared_xacts x
 where 0 = any(pg_blocking_pids($1)) and exists (
-	select from pg_locks l, waits w where l.virtualtransaction = '-1/' || x.transaction::text
-	and l.locktype = w.locktype and l.relation is not distinct from w.relation and l.database is not distinct from w.database)`
+	select from pg_locks own join pg_locks l using (virtualtransaction), waits w
+	where own.locktype = 'transactionid' and own.transactionid = x.transaction and own.pid is null and l.pid is null and l.locktype = w.locktype and l.relation is not distinct from w.relation and l.database is not distinct from w.database)`
 
 func blockersOf(ctx context.Context, q dbcore.Querier, pid uint32) ([]Blocker, error) {
 	list, err := dbcore.Collect[Blocker](ctx, q, blockersSQL, int32(pid))

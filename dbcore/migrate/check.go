@@ -103,7 +103,7 @@ func (m *Migrator) Check(ctx context.Context, opts CheckOptions) (*CheckReport, 
 
 type checker struct {
 	m      *Migrator
-	q      dbcore.Querier
+	q      *dbcore.Tx
 	opts   CheckOptions
 	report *CheckReport
 	t      tables
@@ -225,9 +225,13 @@ func (c *checker) drift(ctx context.Context) error {
 		c.report.add("drift", Skipped, "a file stopped half-way", "")
 		return nil
 	}
-	now, err := c.t.snapshot(ctx, c.q)
+	now, err := c.t.trySnapshot(ctx, c.q)
 	if err != nil {
 		return err
+	}
+	if now == nil {
+		c.report.add("drift", CouldNotVerify, "a view could not be read in time, because a table below it is locked", "check again")
+		return nil
 	}
 	list := differences(saved, sums(now))
 	const show = 20
@@ -282,8 +286,9 @@ func (c *checker) blockers(ctx context.Context) error {
 	list, err := dbcore.Collect[string](ctx, c.q, `select distinct format('process %s (%s, %s, %s s): %s', a.pid, a.usename, a.state, extract(epoch from clock_timestamp() - a.xact_start)::int, left(a.query, 80))
 		from pg_locks l join pg_stat_activity a using (pid) where l.granted and l.relation::bigint = any($1::bigint[]) and l.database = (select oid from pg_database where datname = current_database())
 		and a.pid <> pg_backend_pid() and a.xact_start < clock_timestamp() - make_interval(secs => $2)
-		union all select format('prepared transaction %L of %s', x.gid, x.owner) from pg_prepared_xacts x join pg_locks l on l.virtualtransaction = '-1/' || x.transaction::text
-		where l.relation::bigint = any($1::bigint[]) and x.database = current_database()`, oids, c.m.opts.LockTimeout.Seconds())
+		union all select format('prepared transaction %L of %s', x.gid, x.owner) from pg_prepared_xacts x
+		join pg_locks own on own.locktype = 'transactionid' and own.transactionid = x.transaction and own.pid is null
+		join pg_locks l on l.virtualtransaction = own.virtualtransaction and l.pid is null where l.relation::bigint = any($1::bigint[]) and x.database = current_database()`, oids, c.m.opts.LockTimeout.Seconds())
 	if err != nil {
 		return fmt.Errorf("ask who would be in the way: %w", err)
 	}
@@ -296,8 +301,9 @@ func (c *checker) size(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	list, err := dbcore.Collect[string](ctx, c.q, `select format('%s %s', oid::regclass, pg_size_pretty(pg_total_relation_size(oid))) from pg_class
-		where oid = any($1::bigint[]) order by pg_total_relation_size(oid) desc`, oids)
+	// By the catalogs: pg_relation_size would wait for whoever has locked the table.
+	list, err := dbcore.Collect[string](ctx, c.q, `select format('%s about %s', oid::regclass, pg_size_pretty(relpages::bigint * current_setting('block_size')::bigint)) from pg_class
+		where oid = any($1::bigint[]) order by relpages desc`, oids)
 	if err != nil {
 		return fmt.Errorf("ask for sizes: %w", err)
 	}

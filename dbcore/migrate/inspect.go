@@ -154,18 +154,26 @@ func inspectDetach(ctx context.Context, q dbcore.Querier, v *pgquery.AlterTableS
 		if p == nil {
 			continue
 		}
-		parent, child := quotedVar(v.Relation), quotedVar(p.Name)
-		pending, err := dbcore.One[bool](ctx, q, "select inhdetachpending from pg_inherits where inhparent = to_regclass($1) and inhrelid = to_regclass($2)", parent, child)
+		type row struct {
+			Pending       bool
+			Parent, Child string
+		}
+		r, err := dbcore.One[row](ctx, q, `select inhdetachpending as pending, format('%I.%I', pn.nspname, pc.relname) as parent, format('%I.%I', cn.nspname, cc.relname) as child
+			from pg_inherits join pg_class pc on pc.oid = inhparent join pg_namespace pn on pn.oid = pc.relnamespace
+			join pg_class cc on cc.oid = inhrelid join pg_namespace cn on cn.oid = cc.relnamespace
+			where inhparent = to_regclass($1) and inhrelid = to_regclass($2)`, quotedVar(v.Relation), quotedVar(p.Name))
 		switch {
 		case errors.Is(err, dbcore.ErrNoRows):
-			return inspection{outcome: finished, evidence: child + " is no partition of " + parent}, nil
+			return inspection{outcome: finished, evidence: fmt.Sprintf("%s is no partition of %s", quotedVar(p.Name), quotedVar(v.Relation))}, nil
 		case err != nil:
-			return inspection{}, fmt.Errorf("look whether %s is detached: %w", child, err)
-		case pending:
-			return inspection{outcome: leftover, evidence: child + " is half detached (detach pending)", after: finished,
-				sql: []string{"alter table " + parent + " detach partition " + child + " finalize"}}, nil
+			return inspection{}, fmt.Errorf("look whether %s is detached: %w", quotedVar(p.Name), err)
+		case r.Pending:
+			return inspection{
+				outcome: leftover, evidence: r.Child + " is half detached (detach pending)", after: finished,
+				sql: []string{"alter table " + r.Parent + " detach partition " + r.Child + " finalize"},
+			}, nil
 		}
-		return inspection{outcome: notRun, evidence: child + " is still a partition of " + parent}, nil
+		return inspection{outcome: notRun, evidence: r.Child + " is still a partition of " + r.Parent}, nil
 	}
 	return inspection{outcome: unknown, evidence: "the statement is not understood"}, nil
 }

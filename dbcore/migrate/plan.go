@@ -72,7 +72,7 @@ type PlanOptions struct {
 // Unsafe statements are no error here: see Plan.Unsafe.
 func (m *Migrator) Plan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 	var plan *Plan
-	err := m.readOnly(ctx, func(ctx context.Context, q dbcore.Querier) error {
+	err := m.readOnly(ctx, func(ctx context.Context, q *dbcore.Tx) error {
 		t, err := m.tables(ctx, q)
 		if err != nil {
 			return err
@@ -92,7 +92,7 @@ func (m *Migrator) Plan(ctx context.Context, opts PlanOptions) (*Plan, error) {
 }
 
 // readOnly runs fn in one read-only transaction on a session of its own.
-func (m *Migrator) readOnly(ctx context.Context, fn func(ctx context.Context, q dbcore.Querier) error) error {
+func (m *Migrator) readOnly(ctx context.Context, fn func(ctx context.Context, q *dbcore.Tx) error) error {
 	conn, err := dbcore.Connect(ctx, m.opts.Config)
 	if err != nil {
 		return err

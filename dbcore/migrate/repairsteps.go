@@ -18,7 +18,7 @@ type repairStep struct {
 
 func (m *Migrator) proposeRepair(ctx context.Context, opts RepairOptions) (*RepairReport, error) {
 	report := &RepairReport{}
-	err := m.readOnly(ctx, func(ctx context.Context, q dbcore.Querier) error {
+	err := m.readOnly(ctx, func(ctx context.Context, q *dbcore.Tx) error {
 		t, err := m.tables(ctx, q)
 		if err != nil {
 			return err
@@ -67,7 +67,7 @@ func (m *Migrator) executeRepair(ctx context.Context, opts RepairOptions) (repor
 	return report, failed
 }
 
-func (m *Migrator) repairSteps(ctx context.Context, q dbcore.Querier, t tables, opts RepairOptions) ([]repairStep, error) {
+func (m *Migrator) repairSteps(ctx context.Context, q *dbcore.Tx, t tables, opts RepairOptions) ([]repairStep, error) {
 	st, err := t.readState(ctx, q)
 	if err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func (m *Migrator) repairOpen(ctx context.Context, q dbcore.Querier, st *state, 
 	if sc != nil && len(sc.stmts) >= r.StatementStarted && sc.doneChecksum(r.StatementsDone) == r.DoneChecksum {
 		step.File = sc.name
 		var err error
-		if in, err = inspect(ctx, q, sc.stmts[r.StatementStarted-1], r.IndexesBefore); err != nil {
+		if in, err = inspectIn(ctx, q, sc, r.StatementStarted, r.IndexesBefore); err != nil {
 			return nil, err
 		}
 	}
@@ -155,6 +155,26 @@ func (m *Migrator) repairOpen(ctx context.Context, q dbcore.Querier, st *state, 
 		return s.closeOpen(ctx, st, sc, in.sql, verdict == finished)
 	}
 	return step, nil
+}
+
+// inspectIn is inspect of a script's statement, under the search_path that the statements before it have set.
+func inspectIn(ctx context.Context, q dbcore.Querier, sc *script, number int, before []int64) (in inspection, err error) {
+	path, err := dbcore.One[string](ctx, q, "select current_setting('search_path')")
+	if err != nil {
+		return in, err
+	}
+	for _, st := range sc.stmts[:number-1] {
+		if v := st.node.GetVariableSetStmt(); v != nil && v.Name == "search_path" {
+			if _, err := q.Exec(ctx, st.text); err != nil {
+				return in, fmt.Errorf("%s: %w", st.text, err)
+			}
+		}
+	}
+	if in, err = inspect(ctx, q, sc.stmts[number-1], before); err != nil {
+		return in, err
+	}
+	_, err = q.Exec(ctx, "select set_config('search_path', $1, false)", path)
+	return in, err
 }
 
 func scriptOf(f *file, d Direction) *script {
@@ -418,13 +438,13 @@ func (m *Migrator) pendingIndexes(ctx context.Context, q dbcore.Querier, st *sta
 	return found, nil
 }
 
-func repairDrift(ctx context.Context, q dbcore.Querier, t tables, st *state, opts RepairOptions) ([]repairStep, error) {
+func repairDrift(ctx context.Context, q *dbcore.Tx, t tables, st *state, opts RepairOptions) ([]repairStep, error) {
 	saved, err := t.savedSnapshot(ctx, q)
 	if err != nil || saved == nil || st.open != nil {
 		return nil, err
 	}
-	now, err := t.snapshot(ctx, q)
-	if err != nil {
+	now, err := t.trySnapshot(ctx, q)
+	if err != nil || now == nil {
 		return nil, err
 	}
 	list := differences(saved, sums(now))

@@ -33,7 +33,7 @@ func (s *session) runTransaction(ctx context.Context, p *Plan, f *PlannedFile) e
 				return statementError(f, i, err, "rolled back, nothing of the file remains")
 			}
 		}
-		if err := resetRole(ctx, tx); err != nil {
+		if err := ownRole(ctx, tx); err != nil {
 			return err
 		}
 		if err := s.t.setVersion(ctx, tx, p.versionOf(f), false); err != nil {
@@ -73,10 +73,10 @@ func setTimeouts(ctx context.Context, q dbcore.Querier, lock, statement time.Dur
 	return nil
 }
 
-// resetRole undoes SET ROLE of a file, which might not be allowed to write the history. In a transaction it is undone
-// with it.
-func resetRole(ctx context.Context, q dbcore.Querier) error {
-	for _, sql := range []string{"reset session authorization", "reset role"} {
+// ownRole makes what is left of a transaction run as the role that connected: a file's SET ROLE might not be allowed to
+// write the history. It ends with the transaction, so that the next statement of the file has its role again.
+func ownRole(ctx context.Context, q dbcore.Querier) error {
+	for _, sql := range []string{"set local session authorization default", "set local role to default"} {
 		if _, err := q.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("%s: %w", sql, err)
 		}

@@ -75,6 +75,24 @@ func (t tables) snapshot(ctx context.Context, q dbcore.Querier) (map[string]stri
 	return objects, nil
 }
 
+// snapshotWait is how long snapshot waits for a lock: to print a view, the server locks the tables below it.
+const snapshotWait = "2s"
+
+// trySnapshot is snapshot, or nil if somebody holds a lock on a table below a view. It keeps the transaction usable.
+func (t tables) trySnapshot(ctx context.Context, tx *dbcore.Tx) (objects map[string]string, err error) {
+	err = tx.Savepoint(ctx, func(ctx context.Context, tx *dbcore.Tx) error {
+		if _, err := tx.Exec(ctx, "set local lock_timeout = '"+snapshotWait+"'"); err != nil {
+			return err
+		}
+		objects, err = t.snapshot(ctx, tx)
+		return err
+	})
+	if dbcore.SQLState(err) == "55P03" {
+		return nil, nil
+	}
+	return objects, err
+}
+
 // snapshotOf is snapshot in a transaction of its own.
 func (t tables) snapshotOf(ctx context.Context, conn *dbcore.Conn) (objects map[string]string, err error) {
 	err = conn.RunTx(ctx, dbcore.TxOptions{ReadOnly: true}, func(ctx context.Context, tx *dbcore.Tx) error {
@@ -85,9 +103,9 @@ func (t tables) snapshotOf(ctx context.Context, conn *dbcore.Conn) (objects map[
 }
 
 // saveSnapshot keeps the schema as the newest migration left it, for Check to compare: names and short sums, and only
-// with the newest line of the history.
-func (t tables) saveSnapshot(ctx context.Context, q dbcore.Querier) error {
-	objects, err := t.snapshot(ctx, q)
+// with the newest line of the history. One that could not be read is none: a migration does not fail for it.
+func (t tables) saveSnapshot(ctx context.Context, q *dbcore.Tx) error {
+	objects, err := t.trySnapshot(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -97,6 +115,9 @@ func (t tables) saveSnapshot(ctx context.Context, q dbcore.Querier) error {
 	}
 	if _, err := q.Exec(ctx, "update "+t.history+" set schema_objects = null where schema_objects is not null"); err != nil {
 		return fmt.Errorf("save the schema: %w", err)
+	}
+	if objects == nil {
+		return nil
 	}
 	if _, err := q.Exec(ctx, "update "+t.history+" set schema_objects = $1::jsonb where id = (select max(id) from "+t.history+")", string(text)); err != nil {
 		return fmt.Errorf("save the schema: %w", err)

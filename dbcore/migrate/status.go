@@ -74,7 +74,7 @@ const statusHistory = 100
 // Status reads the state of the database, and changes nothing. Problems are in it, not its error.
 func (m *Migrator) Status(ctx context.Context) (*Status, error) {
 	var status *Status
-	err := m.readOnly(ctx, func(ctx context.Context, q dbcore.Querier) error {
+	err := m.readOnly(ctx, func(ctx context.Context, q *dbcore.Tx) error {
 		t, err := m.tables(ctx, q)
 		if err != nil {
 			return err

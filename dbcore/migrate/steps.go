@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"fmt"
+	"time"
 
 	pgquery "github.com/pganalyze/pg_query_go/v6"
 
@@ -26,7 +27,7 @@ func (s *session) runSteps(ctx context.Context, p *Plan, f *PlannedFile, done *D
 		}
 	}
 	return s.conn.RunTx(ctx, dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
-		if err := resetRole(ctx, tx); err != nil {
+		if err := ownRole(ctx, tx); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "update "+s.t.history+" set state = 'done', error = null, finished_at = clock_timestamp() where id = $1", id); err != nil {
@@ -45,7 +46,7 @@ func (s *session) runStep(ctx context.Context, f *PlannedFile, i int, id int64) 
 		if err := s.exec(ctx, s.conn, f, i); err != nil || i+1 < f.Resume {
 			return err
 		}
-		return s.confirm(ctx, s.conn, f, i+1, id)
+		return s.note(ctx, func(ctx context.Context, q dbcore.Querier) error { return s.confirm(ctx, q, f, i+1, id) })
 	case f.script.alone(st):
 		return s.runAlone(ctx, f, i, id)
 	}
@@ -56,7 +57,7 @@ func (s *session) runStep(ctx context.Context, f *PlannedFile, i int, id int64) 
 		if err := s.exec(ctx, tx, f, i); err != nil {
 			return err
 		}
-		if err := resetRole(ctx, tx); err != nil {
+		if err := ownRole(ctx, tx); err != nil {
 			return err
 		}
 		return s.confirm(ctx, tx, f, i+1, id)
@@ -95,6 +96,26 @@ func (s *session) openRecord(ctx context.Context, p *Plan, f *PlannedFile) (id i
 	return id, nil
 }
 
+// note writes into the history between two statements of a file.
+func (s *session) note(ctx context.Context, write func(ctx context.Context, q dbcore.Querier) error) error {
+	return s.conn.RunTx(ctx, dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
+		if err := ownRole(ctx, tx); err != nil {
+			return err
+		}
+		return write(ctx, tx)
+	})
+}
+
+// begins writes down that a statement is started, and which indexes there were before it; number 0 takes that back.
+func (s *session) begins(ctx context.Context, id int64, number int, indexes []int64) error {
+	return s.note(ctx, func(ctx context.Context, q dbcore.Querier) error {
+		if _, err := q.Exec(ctx, "update "+s.t.history+" set statement_started = $2, indexes_before = $3 where id = $1", id, number, indexes); err != nil {
+			return fmt.Errorf("write down that statement %d begins: %w", number, err)
+		}
+		return nil
+	})
+}
+
 // confirm writes down that the first n statements are done.
 func (s *session) confirm(ctx context.Context, q dbcore.Querier, f *PlannedFile, n int, id int64) error {
 	_, err := q.Exec(ctx, "update "+s.t.history+" set statements_done = $2, done_checksum = $3, statement_started = 0, indexes_before = null where id = $1",
@@ -120,8 +141,8 @@ func (s *session) runAlone(ctx context.Context, f *PlannedFile, i int, id int64)
 	if err := s.sessionTimeouts(ctx, f, st); err != nil {
 		return err
 	}
-	if _, err := s.conn.Exec(ctx, "update "+s.t.history+" set statement_started = $2, indexes_before = $3 where id = $1", id, i+1, before.oids()); err != nil {
-		return fmt.Errorf("write down that statement %d of %s begins: %w", i+1, f.Name, err)
+	if err := s.begins(ctx, id, i+1, before.oids()); err != nil {
+		return err
 	}
 	if err := s.exec(ctx, s.conn, f, i); err != nil {
 		return s.settle(ctx, st, before.oids(), id, err)
@@ -133,7 +154,7 @@ func (s *session) runAlone(ctx context.Context, f *PlannedFile, i int, id int64)
 			return &openError{fmt.Errorf("%w: %s; run repair", ErrInvalidIndex, in.evidence)}
 		}
 	}
-	return s.confirm(ctx, s.conn, f, i+1, id)
+	return s.note(ctx, func(ctx context.Context, q dbcore.Querier) error { return s.confirm(ctx, q, f, i+1, id) })
 }
 
 // sessionTimeouts sets the bounds for a statement without a transaction, unless the file has set its own. A concurrent
@@ -157,7 +178,7 @@ func (s *session) settle(ctx context.Context, st *stmt, before []int64, id int64
 	if s.conn.Closed() {
 		return &openError{cause}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.opts.ConcurrentLockTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.opts.ConcurrentLockTimeout+time.Minute)
 	defer cancel()
 	in, err := inspect(ctx, s.conn, st, before)
 	if err != nil {
@@ -174,7 +195,7 @@ func (s *session) settle(ctx context.Context, st *stmt, before []int64, id int64
 	if in.outcome != notRun {
 		return &openError{cause}
 	}
-	if _, err := s.conn.Exec(ctx, "update "+s.t.history+" set statement_started = 0, indexes_before = null where id = $1", id); err != nil {
+	if err := s.begins(ctx, id, 0, nil); err != nil {
 		return &openError{fmt.Errorf("%w (and then: %w)", cause, err)}
 	}
 	return cause
@@ -190,7 +211,7 @@ func (s *session) stopped(ctx context.Context, p *Plan, f *PlannedFile, i int, i
 	defer cancel()
 	left := fmt.Sprintf("%d of %d statements are done and stay; the next apply goes on at this one", i, len(f.Statements))
 	err := s.conn.RunTx(ctx, dbcore.TxOptions{}, func(ctx context.Context, tx *dbcore.Tx) error {
-		if err := resetRole(ctx, tx); err != nil {
+		if err := ownRole(ctx, tx); err != nil {
 			return err
 		}
 		switch {
