@@ -29,16 +29,16 @@ type seen struct {
 
 // fakes are activities that record how they were called, and return what a test sets.
 type fakes struct {
-	place    contract.PlanBackupResult
-	backup   contract.BackupResult
-	planned  contract.PlanRestoreResult
-	laid     contract.LayFilesResult
-	started  contract.StartServerResult
-	prepared contract.PrepareDrillResult
-	proved   contract.ProveRecoveryResult
-	cleaned  contract.CleanUpDrillResult
-	verified contract.VerifyResult
-	healthy  contract.HealthCheckResult
+	place     contract.PlanBackupResult
+	backup    contract.BackupResult
+	planned   contract.PlanRestoreResult
+	laid      contract.LayFilesResult
+	started   contract.StartServerResult
+	prepared  contract.PrepareDrillResult
+	proved    contract.ProveRecoveryResult
+	cleaned   contract.CleanUpDrillResult
+	verified  contract.VerifyResult
+	healthy   contract.HealthCheckResult
 	migration migrationFakes
 	// published changes the report as PublishReport would.
 	published func(*contract.Report)
