@@ -177,16 +177,14 @@ func (a *app) scheduleApply(ctx context.Context, planOnly bool) error {
 		return err
 	}
 	defer r.connection.Close()
-	done := r.plan.Changes
-	if !planOnly {
-		if done, err = schedule.Execute(ctx, r, r.plan); err != nil {
-			err = scheduleError(err)
-			if len(done) == 0 {
-				return err
-			}
-		}
+	if planOnly {
+		return errors.Join(a.printScheduleReport(r.report(r.plan.Changes, false)), scheduleError(r.plan.Conflicts()))
 	}
-	return errors.Join(a.printScheduleReport(r.report(done, !planOnly)), err)
+	done, err := schedule.Execute(ctx, r, r.plan)
+	if err = scheduleError(err); err != nil && len(done) == 0 {
+		return err
+	}
+	return errors.Join(a.printScheduleReport(r.report(done, true)), err)
 }
 
 // scheduleError gives an error of schedules its code and hint.

@@ -234,6 +234,7 @@ func (s *stack) checkRemoved(t *testing.T) {
 	if !strings.Contains(taken.Error.Message, "lifeboat-c1-drill-restore") || !strings.Contains(taken.Error.Hint, "temporal schedule delete") {
 		t.Errorf("a name that is taken: %+v", taken)
 	}
+	s.fails(t, 5, "Refused", "schedule", "apply", "--plan", "--config", s.config)
 	if list := s.list(t, 3); list["verify"] != "extra completed PASS extra" {
 		t.Errorf("a plan with a conflict was begun: %q", list)
 	}
