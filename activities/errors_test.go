@@ -166,6 +166,7 @@ func TestRegister_EveryActivityUnderItsName(t *testing.T) {
 	want := []string{
 		contract.PlanBackupActivity, contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
 		contract.PrepareDrillActivity, contract.ProveRecoveryActivity, contract.CleanUpDrillActivity, contract.PublishReportActivity, contract.VerifyBackupsActivity,
+		contract.CheckHealthActivity,
 	}
 	if strings.Join(names, " ") != strings.Join(want, " ") {
 		t.Errorf("registered are %v, want %v", names, want)

@@ -28,6 +28,7 @@ func Register(to Registry, r *Runner) {
 	register(to, r.set.Logger, contract.CleanUpDrillActivity, r.CleanUpDrill)
 	register(to, r.set.Logger, contract.PublishReportActivity, r.PublishReport)
 	register(to, r.set.Logger, contract.VerifyBackupsActivity, r.VerifyBackups)
+	register(to, r.set.Logger, contract.CheckHealthActivity, r.CheckHealth)
 }
 
 func register[In, Out any](to Registry, logger *slog.Logger, name string, work func(context.Context, In, Run) (Out, error)) {

@@ -25,6 +25,8 @@ type Settings struct {
 	Owner string
 	// Lifeboat is the absolute path of the lifeboat program, for restore_command.
 	Lifeboat string
+	// ConfigFile is the configuration's path, for remedies; "" if there is none.
+	ConfigFile string
 	// Program names this program and its version in manifests.
 	Program string
 	// WALTimeout bounds the wait for a backup's WAL; 0 is the engine's default.

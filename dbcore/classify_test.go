@@ -66,6 +66,7 @@ func classifyRows() []classifyRow {
 		{"connect: permission", &dbcore.ConnectError{Code: dbcore.CodePermission}, "----", alive, 0, none, "!"},
 		{"connect: TLS", &dbcore.ConnectError{Code: dbcore.CodeTLS}, "----", alive, 0, none, "!"},
 		{"pool saturated", fmt.Errorf("x: %w", dbcore.ErrPoolSaturated), "----", unknown, 0, none, ""},
+		{"fenced", fmt.Errorf("x: %w", dbcore.ErrFenced), "yyyy", unknown, transient, none, ""},
 		{"breaker open", fmt.Errorf("x: %w", dbcore.ErrBreakerOpen), "----", unknown, 0, none, ""},
 		{"budget exhausted", fmt.Errorf("x: %w", dbcore.ErrBudgetExhausted), "----", unknown, 0, none, ""},
 		{"settings", fmt.Errorf("x: %w", dbcore.ErrInvalidConfig), "----", unknown, 0, none, ""},

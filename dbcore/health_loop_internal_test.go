@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -45,8 +46,11 @@ func runScript(t *testing.T, thresholds HealthThresholds, f func(m *HealthMonito
 		open := PoolStats{MaxOpen: 25, Open: 2, InUse: 1, Idle: 1}
 		m := newHealthMonitor(DefaultHealthInterval, thresholds.withDefaults(), func() prober { return p }, func() PoolStats { return open }, func(string) {})
 		began := time.Now()
+		var mu sync.Mutex // waiting for a time orders nothing, to the race detector
 		var lines []string
 		m.OnChange(func(e HealthEvent) {
+			mu.Lock()
+			defer mu.Unlock()
 			switch e.Kind {
 			case EventState:
 				lines = append(lines, fmt.Sprintf("%s %s", time.Since(began), e.To))
@@ -70,6 +74,8 @@ func runScript(t *testing.T, thresholds HealthThresholds, f func(m *HealthMonito
 		synctest.Wait()
 		f(m, p, func() []string {
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			l := slices.Clone(lines)
 			lines = nil
 			return l

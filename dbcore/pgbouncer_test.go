@@ -169,8 +169,12 @@ func TestPooler(t *testing.T) {
 func TestPoolerRefuses(t *testing.T) {
 	cfg := startBouncer(t)
 	db := openDB(t, cfg)
-	if conn, err := db.Acquire(context.Background()); !errors.Is(err, dbcore.ErrPooler) {
-		t.Errorf("Acquire: %v, %v", conn, err)
+	conn, err := db.Acquire(context.Background())
+	if !errors.Is(err, dbcore.ErrPooler) {
+		t.Errorf("Acquire: %v", err)
+	}
+	if err == nil {
+		conn.Close()
 	}
 	withTimeout := cfg
 	withTimeout.StatementTimeout = time.Second

@@ -197,3 +197,23 @@ func TestSearchIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestGate: while it is closed nothing is acquired, and a connection that was being made meanwhile is not used.
+func TestGate(t *testing.T) {
+	g := new(gate)
+	db := &DB{policy: &policy{gate: g}}
+	g.closed.Store(&fencedError{node: "a", reason: "a test"})
+	if _, err := db.acquire(t.Context()); !errors.Is(err, ErrFenced) || !strings.Contains(err.Error(), "a test") {
+		t.Errorf("acquire: %v", err)
+	}
+	if err := g.opened(nil); !errors.Is(err, ErrFenced) {
+		t.Errorf("a new connection: %v", err)
+	}
+	if v := Classify(g.check(), PhaseConnect); v.Action != Retry || v.Health != HealthUnknown {
+		t.Errorf("verdict %+v", v)
+	}
+	g.closed.Store(nil)
+	if err := errors.Join(g.check(), g.opened(nil)); err != nil {
+		t.Errorf("open: %v", err)
+	}
+}

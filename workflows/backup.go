@@ -29,8 +29,14 @@ func (o Options) backup(ctx workflow.Context, raw converter.RawValue) (contract.
 		return none, err
 	}
 	result, err := t.backup(ctx, in)
+	outcome := fmt.Sprintf("Backup %s is in the repository.", result.BackupID)
+	if why := t.skip(ctx, err); why != "" {
+		at := workflow.Now(ctx).UTC()
+		result = contract.BackupResult{Cluster: in.Cluster, Type: in.Type, StartedAt: at, FinishedAt: at, Skipped: why}
+		outcome, err = skippedOutcome(why), nil
+	}
 	result.WorkflowID = workflow.GetInfo(ctx).WorkflowExecution.ID
-	if err := t.finish(ctx, fmt.Sprintf("Backup %s is in the repository.", result.BackupID), err); err != nil {
+	if err := t.finish(ctx, outcome, err); err != nil {
 		return none, err
 	}
 	return result, nil

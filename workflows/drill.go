@@ -32,7 +32,12 @@ func (o Options) drill(ctx workflow.Context, raw converter.RawValue) (contract.D
 		return none, err
 	}
 	err = d.run(ctx)
-	if err := d.t.finish(ctx, d.outcome(), err); err != nil {
+	outcome := d.outcome()
+	if why := d.t.skip(ctx, err); why != "" {
+		d.report.Verdict, d.report.Skipped = contract.Skipped, why
+		outcome, err = skippedOutcome(why), nil
+	}
+	if err := d.t.finish(ctx, outcome, err); err != nil {
 		return none, err
 	}
 	return d.report.DrillResult, nil

@@ -38,6 +38,7 @@ type fakes struct {
 	proved   contract.ProveRecoveryResult
 	cleaned  contract.CleanUpDrillResult
 	verified contract.VerifyResult
+	healthy  contract.HealthCheckResult
 	// published changes the report as PublishReport would.
 	published func(*contract.Report)
 	// before runs before the activity of that name returns; its error is the activity's.
@@ -82,6 +83,15 @@ func newFakes() *fakes {
 				Findings: []contract.VerifyFinding{{Level: 2, Object: "clusters/orders/wal/segments/x", Problem: "missing: there is a gap in the WAL"}},
 			}},
 		},
+		healthy: contract.HealthCheckResult{
+			Cluster: "orders", Verdict: contract.Fail, CheckedAt: start, Opened: []string{"exposure"}, Closed: []contract.HealthFinding{},
+			Findings: []contract.HealthFinding{{
+				ID: "exposure", Rule: "exposure", Severity: "critical", Status: contract.FindingOpen, Evidence: "too much", Remedy: "archive",
+				FirstSeenAt: start, LastSeenAt: start, OpenedAt: &start,
+			}},
+			NotLookedAt: []contract.HealthUnseen{{Area: "disk", Reason: "no access"}},
+			Positions:   []contract.HealthPosition{{At: start, LSN: "0/3000060"}},
+		},
 		published: func(r *contract.Report) { r.DrillResult.Report = "reports/" + r.DrillID + ".json" },
 		before:    map[string]func(context.Context) error{},
 	}
@@ -101,6 +111,7 @@ func (f *fakes) register(r activityRegistry) {
 	fake(f, r, contract.ProveRecoveryActivity, func(contract.ProveRecoveryInput) contract.ProveRecoveryResult { return f.proved })
 	fake(f, r, contract.CleanUpDrillActivity, func(contract.CleanUpDrillInput) contract.CleanUpDrillResult { return f.cleaned })
 	fake(f, r, contract.VerifyBackupsActivity, func(contract.VerifyInput) contract.VerifyResult { return f.verified })
+	fake(f, r, contract.CheckHealthActivity, func(contract.HealthCheckInput) contract.HealthCheckResult { return f.healthy })
 	fake(f, r, contract.PublishReportActivity, func(in contract.PublishReportInput) contract.PublishReportResult {
 		f.published(&in.Report)
 		return contract.PublishReportResult(in)

@@ -76,6 +76,9 @@ func limitsOf(activity string) limits {
 	case contract.VerifyBackupsActivity:
 		// Each attempt reads everything again; what is wrong with a backup is a result and no failure.
 		return limits{attempts: 20, attempt: longest}
+	case contract.CheckHealthActivity:
+		// The next check comes soon, and knows more.
+		return limits{attempts: 3, attempt: 3 * time.Minute, overall: 5 * time.Minute}
 	case contract.CleanUpDrillActivity:
 		return limits{attempts: 120, attempt: short, hostWait: 5}
 	case contract.PublishReportActivity:

@@ -38,12 +38,15 @@ func TestActivityOptions(t *testing.T) {
 	r = newRun(t, Options{})
 	r.execute(contract.VerifyWorkflow, backupInput)
 	verify := r.spy.options
+	r = newRun(t, Options{})
+	r.execute(contract.HealthWorkflow, backupInput)
+	health := r.spy.options
 
 	seenActivities := map[string]bool{}
-	for _, all := range []map[string]activityOptions{drill, restore, backup, verify} {
+	for _, all := range []map[string]activityOptions{drill, restore, backup, verify, health} {
 		for name, o := range all {
 			seenActivities[name] = true
-			if o.HeartbeatTimeout != 30*time.Second || !o.WaitForCancellation || o.StartToCloseTimeout < time.Hour || o.Summary == "" {
+			if o.HeartbeatTimeout != 30*time.Second || !o.WaitForCancellation || o.StartToCloseTimeout < time.Hour && name != contract.CheckHealthActivity || o.Summary == "" {
 				t.Errorf("%s: %+v", name, o)
 			}
 			p := o.RetryPolicy
@@ -56,8 +59,8 @@ func TestActivityOptions(t *testing.T) {
 			}
 		}
 	}
-	if len(seenActivities) != 10 {
-		t.Errorf("%d activities were called, want all 10: %v", len(seenActivities), seenActivities)
+	if len(seenActivities) != 11 {
+		t.Errorf("%d activities were called, want all 11: %v", len(seenActivities), seenActivities)
 	}
 	for name, want := range map[string]time.Duration{
 		contract.PrepareDrillActivity: 0, contract.PlanRestoreActivity: 2 * time.Minute, contract.LayFilesActivity: 2 * time.Minute,

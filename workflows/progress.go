@@ -67,6 +67,7 @@ const (
 	phaseCleanUp = "clean up"
 	phaseReport  = "publish report"
 	phaseVerify  = "verify"
+	phaseHealth  = "check health"
 
 	phaseEndedDone      = "done"
 	phaseEndedFailed    = "failed"

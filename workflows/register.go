@@ -34,6 +34,7 @@ func (o Options) Register(w Registry) {
 		{contract.RestoreWorkflow, single(o.restore)},
 		{contract.DrillWorkflow, single(o.drill)},
 		{contract.VerifyWorkflow, single(o.verify)},
+		{contract.HealthWorkflow, single(o.health)},
 	} {
 		w.RegisterWorkflowWithOptions(known.run, workflow.RegisterOptions{Name: known.name})
 	}
@@ -42,7 +43,7 @@ func (o Options) Register(w Registry) {
 
 // Names lists the workflow types that Register knows.
 func Names() []string {
-	return []string{contract.BackupWorkflow, contract.RestoreWorkflow, contract.DrillWorkflow, contract.VerifyWorkflow}
+	return []string{contract.BackupWorkflow, contract.RestoreWorkflow, contract.DrillWorkflow, contract.VerifyWorkflow, contract.HealthWorkflow}
 }
 
 // single makes a workflow of one raw argument refuse a second one. The SDK drops arguments that a function does not

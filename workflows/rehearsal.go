@@ -14,7 +14,7 @@ import (
 // failures are a verdict.
 func (d *rehearsal) run(ctx workflow.Context) error {
 	failure := d.rehearse(ctx)
-	if d.neverBegan(failure) {
+	if d.neverBegan(failure) || d.failedAt == contract.PrepareDrillActivity && busyOnSchedule(ctx, failure) {
 		return failure
 	}
 	// From here on a cancellation must not stop the run any more.

@@ -21,6 +21,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"lifeboat/internal/contract"
 )
@@ -35,6 +36,8 @@ type scenario struct {
 	name, workflow, input string
 	// prepare changes the activities; cancel ends the run.
 	prepare func(f *fakes, cancel func())
+	// scheduled starts the run as a schedule does.
+	scheduled bool
 	// noHost leaves the host's queue without a worker.
 	noHost bool
 	status enumspb.WorkflowExecutionStatus
@@ -126,6 +129,18 @@ func scenarios() []scenario {
 			check: wantFailure(contract.ErrorInvalidInput, `unknown field "clutser"`),
 		},
 		{
+			name: "backup-scheduled-busy", workflow: contract.BackupWorkflow, input: backupInput, status: completed, scheduled: true,
+			check: wantSkipped, prepare: func(f *fakes, _ func()) { f.before[contract.TakeBackupActivity] = always(errBusy) },
+		},
+		{
+			name: "verify-scheduled-busy", workflow: contract.VerifyWorkflow, input: backupInput, status: completed, scheduled: true,
+			check: wantSkipped, prepare: func(f *fakes, _ func()) { f.before[contract.VerifyBackupsActivity] = always(errBusy) },
+		},
+		{
+			name: "drill-scheduled-busy", workflow: contract.DrillWorkflow, input: drillInput, status: completed, scheduled: true,
+			check: wantSkipped, prepare: func(f *fakes, _ func()) { f.before[contract.PrepareDrillActivity] = always(errBusy) },
+		},
+		{
 			name: "unknown-type", workflow: "Bakcup", input: backupInput, status: failed,
 			check: wantFailure(contract.ErrorInvalidInput, "use Backup, Restore, Drill, Verify"),
 		},
@@ -146,6 +161,10 @@ func scenarios() []scenario {
 		{
 			name: "verify", workflow: contract.VerifyWorkflow, input: backupInput, status: completed, check: wantAttempts(contract.VerifyBackupsActivity, 2),
 			prepare: func(f *fakes, _ func()) { f.before[contract.VerifyBackupsActivity] = silentOnce },
+		},
+		{
+			name: "health", workflow: contract.HealthWorkflow, input: backupInput, status: completed, check: wantAttempts(contract.CheckHealthActivity, 2),
+			prepare: func(f *fakes, _ func()) { f.before[contract.CheckHealthActivity] = silentOnce },
 		},
 		{name: "drill", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Pass)},
 		{
@@ -246,7 +265,11 @@ func (s scenario) run(t *testing.T, c client.Client) *historypb.History {
 		f.place.Queue = contract.HostQueue(queue, f.place.Host)
 	}
 	startWorkers(t, c, f, queue, !s.noHost)
-	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: s.name, TaskQueue: queue},
+	options := client.StartWorkflowOptions{ID: s.name, TaskQueue: queue}
+	if s.scheduled {
+		options.Memo = scheduledMemo
+	}
+	run, err := c.ExecuteWorkflow(ctx, options,
 		s.workflow, jsonPayload(s.input))
 	if err != nil {
 		t.Fatal(err)
@@ -262,8 +285,14 @@ func (s scenario) run(t *testing.T, c client.Client) *historypb.History {
 	if s.check != nil {
 		s.check(t, f, run)
 	}
+	return historyOf(ctx, t, c, workflow.Execution{ID: s.name})
+}
+
+// historyOf reads the history of a run, the last one if it has no run id.
+func historyOf(ctx context.Context, t *testing.T, c client.Client, run workflow.Execution) *historypb.History {
+	t.Helper()
 	history := &historypb.History{}
-	events := c.GetWorkflowHistory(ctx, s.name, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := c.GetWorkflowHistory(ctx, run.ID, run.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		if err != nil {
@@ -344,6 +373,14 @@ func wantVerdict(want contract.Verdict) func(*testing.T, *fakes, client.Workflow
 		if err := run.Get(t.Context(), &got); err != nil || got.Verdict != want {
 			t.Errorf("verdict is %s, %v, want %s", got.Verdict, err, want)
 		}
+	}
+}
+
+func wantSkipped(t *testing.T, f *fakes, run client.WorkflowRun) {
+	t.Helper()
+	var got struct{ Skipped string }
+	if err := run.Get(t.Context(), &got); err != nil || got.Skipped != skippedText(f) {
+		t.Errorf("skipped %q, %v, want %q", got.Skipped, err, skippedText(f))
 	}
 }
 

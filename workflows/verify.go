@@ -33,9 +33,14 @@ func (o Options) verify(ctx workflow.Context, raw converter.RawValue) (contract.
 		activity: contract.VerifyBackupsActivity,
 		summary:  fmt.Sprintf("verify %s of %s up to level %d", in.Backup, in.Cluster, level),
 	}, in, verifyFigures)
+	outcome := verifyOutcome(result)
+	if why := t.skip(ctx, err); why != "" {
+		result = contract.VerifyResult{Cluster: in.Cluster, Verdict: contract.Skipped, Backups: []contract.VerifiedBackup{}, Skipped: why}
+		outcome, err = skippedOutcome(why), nil
+	}
 	result.WorkflowID = workflow.GetInfo(ctx).WorkflowExecution.ID
 	t.progress.Verdict = result.Verdict
-	if err := t.finish(ctx, verifyOutcome(result), err); err != nil {
+	if err := t.finish(ctx, outcome, err); err != nil {
 		return none, err
 	}
 	return result, nil

@@ -158,7 +158,7 @@ func (k *checker) repositories(ctx context.Context, names []string) {
 
 func (k *checker) repository(ctx context.Context, name string, r *config.Repository) {
 	id := "repository " + name
-	_, err := assemble.OpenRepository(ctx, r.URL, false)
+	opened, err := assemble.OpenRepository(ctx, r.URL, false)
 	path, pathErr := config.FilePath(r.URL)
 	switch {
 	case pathErr != nil:
@@ -168,7 +168,7 @@ func (k *checker) repository(ctx context.Context, name string, r *config.Reposit
 	case err != nil:
 		k.fail(id, err)
 	default:
-		if err := probe(ctx, r.URL); err != nil {
+		if err := opened.Probe(ctx); err != nil {
 			k.fail(id, err)
 			return
 		}

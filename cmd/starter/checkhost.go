@@ -35,43 +35,6 @@ func (k *checker) privileges(ctx context.Context, conn *dbcore.Conn) {
 	}
 }
 
-// slots tells whether replication slots may keep WAL until the server's disk is full.
-func (k *checker) slots(s *serverState) {
-	switch {
-	case s.SlotKeepMB >= 0:
-		k.ok("max_slot_wal_keep_size", "replication slots keep at most %d MB of WAL", s.SlotKeepMB)
-	case s.Slots > 0:
-		k.add("max_slot_wal_keep_size", outcomeWarning, "drop the slots that nobody reads, or set max_slot_wal_keep_size to what the server's disk can hold",
-			"%d replication slots are not read, and may keep WAL until the server's disk is full", s.Slots)
-	default:
-		k.ok("max_slot_wal_keep_size", "no bound, and no replication slot that nobody reads")
-	}
-}
-
-// archiveQueue tells how much WAL waits for archive_command. Without the privilege that is told elsewhere.
-func (k *checker) archiveQueue(ctx context.Context, conn *dbcore.Conn) {
-	may, err := dbcore.One[bool](ctx, conn, "select "+mayExecute("pg_ls_archive_statusdir()"))
-	if err == nil && !may {
-		return
-	}
-	var n int64
-	if err == nil {
-		n, err = dbcore.One[int64](ctx, conn, "select count(*) from pg_ls_archive_statusdir() where name like '%.ready'")
-	}
-	switch {
-	case err != nil:
-		k.unknown("archive queue", fmt.Errorf("count the WAL that waits for archiving: %w", err))
-	case n > queueLimit:
-		k.add("archive queue", outcomeWarning, "see pg_stat_archiver and the server's log: archive_command fails, or is slower than the server writes",
-			"%d segments wait for archiving", n)
-	default:
-		k.ok("archive queue", "%d segments wait for archiving", n)
-	}
-}
-
-// queueLimit is how many segments may wait for archiving before that is worth a word: a burst makes a few.
-const queueLimit = 32
-
 // workDirectory checks that this host has room for a restored server: a drill's, or that of a verification.
 func (k *checker) workDirectory(ctx context.Context, conn *dbcore.Conn, dir string) {
 	there, err := existing(dir)

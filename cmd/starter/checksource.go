@@ -8,11 +8,12 @@ import (
 	"lifeboat/dbcore"
 	"lifeboat/internal/basebackup"
 	"lifeboat/internal/contract"
+	"lifeboat/internal/health"
 )
 
 // sources checks what backups from data directories need: the cluster's own on this host, or each of its hosts. A
 // directory of another host cannot be looked at from here.
-func (k *checker) sources(ctx context.Context, c activities.Cluster, conn *dbcore.Conn, s *serverState) {
+func (k *checker) sources(ctx context.Context, c activities.Cluster, conn *dbcore.Conn, s *health.Server) {
 	if c.DataDirectory != "" {
 		k.backupFunctions(ctx, "backup functions", conn)
 		k.directory(ctx, "data directory", conn, c.DataDirectory)
@@ -45,7 +46,7 @@ func (k *checker) ownQueue() string {
 }
 
 // host checks one of a cluster's hosts, and its data directory if that is on this host.
-func (k *checker) host(ctx context.Context, h *activities.ClusterHost, queue string, s *serverState) (primary bool, err error) {
+func (k *checker) host(ctx context.Context, h *activities.ClusterHost, queue string, s *health.Server) (primary bool, err error) {
 	id := "host " + h.Queue
 	conn, err := dbcore.Connect(ctx, h.Server)
 	if err != nil {

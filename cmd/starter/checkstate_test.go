@@ -1,18 +1,12 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"lifeboat/internal/assemble"
-	"lifeboat/internal/blob"
 	"lifeboat/internal/contract"
 	"lifeboat/internal/pgtest"
 )
@@ -125,66 +119,5 @@ func TestRoom(t *testing.T) {
 	k.room("/w", 10, 10)
 	if k.found[0].Outcome != outcomeWarning || k.found[1].Outcome != outcomeOK {
 		t.Errorf("found %+v", k.found)
-	}
-}
-
-// brokenStore is a real store that breaks one promise.
-type brokenStore struct {
-	blob.Store
-	replaces, forgets, keeps bool
-	reads                    error
-}
-
-func (b brokenStore) PutIfAbsent(ctx context.Context, key string, body io.ReaderAt, size int64) error {
-	if b.replaces {
-		return b.Put(ctx, key, body, size)
-	}
-	return b.Store.PutIfAbsent(ctx, key, body, size)
-}
-
-func (b brokenStore) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if b.reads != nil {
-		return nil, b.reads
-	}
-	return b.Store.Get(ctx, key, offset, length)
-}
-
-func (b brokenStore) List(ctx context.Context, prefix, after string) iter.Seq2[blob.Info, error] {
-	return func(yield func(blob.Info, error) bool) {
-		if b.keeps {
-			yield(blob.Info{Key: prefix}, nil)
-			return
-		}
-		for info, err := range b.Store.List(ctx, prefix, after) {
-			if b.forgets || !yield(info, err) {
-				return
-			}
-		}
-	}
-}
-
-// TestProbe: each promise of a store that backups depend on is tried (R12, R14), and nothing stays behind.
-func TestProbe(t *testing.T) {
-	dir := t.TempDir()
-	store, err := assemble.OpenStore(t.Context(), "file://"+dir, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := digest(t, dir)
-	for says, b := range map[string]brokenStore{
-		"":                        {Store: store},
-		"created twice":           {Store: store, replaces: true},
-		"does not list":           {Store: store, forgets: true},
-		"lists what was just":     {Store: store, keeps: true},
-		"broken disk":             {Store: store, reads: errors.New("broken disk")},
-		"read from file://" + dir: {Store: store, reads: context.Canceled},
-	} {
-		err := probeStore(t.Context(), b)
-		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: %v", says, err)
-		}
-		if digest(t, dir) != before {
-			t.Errorf("%q: the probe left something in %s", says, dir)
-		}
 	}
 }

@@ -62,6 +62,8 @@ func (a *app) completeArguments(cmd *cobra.Command) {
 			lists = append(lists, a.completeBackups(contract.VerifyLatest, contract.VerifyAll))
 		case "ID":
 			lists = append(lists, a.completeReports)
+		case "VERB":
+			lists = append(lists, func(context.Context, []string) []string { return verbNames() })
 		case "PATH", "NAME":
 			return // files
 		}

@@ -13,6 +13,7 @@ func TestDocuments_NameWhatThereIs(t *testing.T) {
 	root := filepath.Join("..", "..")
 	tests := testNames(t, root)
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	code := regexp.MustCompile("(?s)```.*?```")
 	test := regexp.MustCompile("`[^`]*?(Test[A-Z]\\w*)(\\*?)[^`]*`")
 	script := regexp.MustCompile("`(?:bash )?((?:deploy|docs|internal|cmd|workflows|activities|dbcore)/[\\w./-]+)[` ]")
 	for _, pattern := range []string{"*.md", "docs/*.md", "docs/decisions/*.md"} {
@@ -26,7 +27,7 @@ func TestDocuments_NameWhatThereIs(t *testing.T) {
 				t.Fatal(err)
 			}
 			text := string(content)
-			for _, m := range link.FindAllStringSubmatch(text, -1) {
+			for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(text, ""), -1) {
 				if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
 					t.Errorf("%s links to %s, which is not there", file, m[1])
 				}

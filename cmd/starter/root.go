@@ -72,8 +72,8 @@ func newRootCommand(a *app) *cobra.Command {
 		allowRepository(cmd)
 	}
 	root.AddCommand(fromRepository...)
-	root.AddCommand(newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a),
-		newVersionCommand(a), newDemoCommand(a))
+	root.AddCommand(newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a), newHealthCommand(a),
+		newScheduleCommand(a), newVersionCommand(a), newDemoCommand(a))
 	a.prepare(root)
 	a.complete(root)
 	return root

@@ -128,13 +128,13 @@ func (s *clusterStatus) read(ctx context.Context, c activities.Cluster) error {
 	if err != nil {
 		return err
 	}
-	s.ExposureSeconds, s.RestorableTo = v.coverage.exposure(), v.lastCommit
+	s.ExposureSeconds, s.RestorableTo = v.Coverage.Exposure(), v.LastCommit
 	if v.unasked != nil {
 		s.reasons = append(s.reasons, "the server could not be asked where it is: "+v.unasked.Error())
 	}
-	if n := len(v.manifests); n > 0 {
-		last := v.manifests[n-1]
-		s.RestorableFrom = &v.manifests[0].FinishedAt
+	if n := len(v.Manifests); n > 0 {
+		last := v.Manifests[n-1]
+		s.RestorableFrom = &v.Manifests[0].FinishedAt
 		s.LastBackup = &statusBackup{last.BackupID, string(last.Type), last.FinishedAt}
 	}
 	verified, err := activities.ListVerified(ctx, r, s.Cluster)

@@ -34,7 +34,7 @@ type Host struct {
 func Settings(cfg *config.Config, host Host, log *slog.Logger) (activities.Settings, error) {
 	s := activities.Settings{
 		Clusters: map[string]activities.Cluster{}, Host: host.Name, TaskQueue: cfg.Worker.TaskQueue,
-		WorkDir: host.WorkDir, BinDirs: cfg.Worker.PostgresBin, Program: Program(), Logger: log,
+		WorkDir: host.WorkDir, BinDirs: cfg.Worker.PostgresBin, Program: Program(), Logger: log, ConfigFile: cfg.File(),
 	}
 	if s.Host == "" {
 		name, err := os.Hostname()

@@ -96,7 +96,7 @@ type Cluster struct {
 	Objectives Objectives `yaml:"objectives"`
 	// Retention tells what must be kept. This version deletes nothing; see NotYet.
 	Retention Retention `yaml:"retention"`
-	// Schedules are not run by this version; see NotYet.
+	// Schedules are what `lifeboat schedule apply` makes Temporal start.
 	Schedules Schedules `yaml:"schedules"`
 	// Checks are the owner's own SQL checks of a restored server.
 	Checks []Check `yaml:"checks"`
@@ -140,6 +140,8 @@ type Schedule string
 
 // Schedules are the recurring runs of a cluster. There is no default: what is not written does not run.
 type Schedules struct {
+	// TimeZone is the IANA name of the zone of all cron fields; empty: UTC.
+	TimeZone          string   `yaml:"time_zone"`
 	BackupFull        Schedule `yaml:"backup_full"`
 	BackupIncremental Schedule `yaml:"backup_incremental"`
 	BackupLogical     Schedule `yaml:"backup_logical"`
@@ -285,9 +287,6 @@ func (c *Config) NotYet() []string {
 		path := "clusters." + name
 		if c.written(path + ".retention") {
 			out = append(out, path+".retention: this version deletes no backups, so that all are kept")
-		}
-		if c.Clusters[name].Schedules != (Schedules{}) {
-			out = append(out, path+".schedules: this version starts nothing by schedule")
 		}
 	}
 	return out

@@ -83,7 +83,6 @@ func TestParse_DesignedFile(t *testing.T) {
 	}
 	want := []string{
 		"clusters.orders.retention: this version deletes no backups, so that all are kept",
-		"clusters.orders.schedules: this version starts nothing by schedule",
 	}
 	if got := c.NotYet(); !slices.Equal(got, want) {
 		t.Errorf("NotYet is %q, want %q", got, want)
@@ -122,7 +121,7 @@ func TestParse_Everything(t *testing.T) {
 	if len(c.Alerts) != 1 || c.Alerts[0].Line == 0 {
 		t.Errorf("alerts are %+v", c.Alerts)
 	}
-	if got := c.NotYet(); len(got) != 3 || got[0] != "alerts: this version sends no alerts" {
+	if got := c.NotYet(); len(got) != 2 || got[0] != "alerts: this version sends no alerts" {
 		t.Errorf("NotYet is %q", got)
 	}
 	if !slices.Equal(c.ClusterNames(), []string{"bills", "orders"}) || !slices.Equal(c.RepositoryNames(), []string{"main", "spare"}) {
@@ -310,7 +309,7 @@ func TestExample(t *testing.T) {
 	}
 	uncommented := regexp.MustCompile(`(?m)^(\s*)#(\S|  )`).ReplaceAllString(Example(), "$1$2")
 	all := parse(t, uncommented)
-	if len(all.Clusters["orders"].Hosts) != 1 || len(all.NotYet()) != 2 {
+	if len(all.Clusters["orders"].Hosts) != 1 || len(all.NotYet()) != 1 {
 		t.Errorf("with everything uncommented: %+v, NotYet %q", all.Clusters["orders"], all.NotYet())
 	}
 	for path := range allKeys(reflect.TypeFor[Config]()) {

@@ -3,12 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -228,20 +228,19 @@ func (v *validator) positive(path string, n int64) {
 }
 
 func (v *validator) schedules(path string, s Schedules) {
-	all := map[string]Schedule{
-		"backup_full": s.BackupFull, "backup_incremental": s.BackupIncremental, "backup_logical": s.BackupLogical,
-		"verify": s.Verify, "drill_table": s.DrillTable, "drill_restore": s.DrillRestore,
-		"drill_disaster": s.DrillDisaster, "health": s.Health,
-	}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		text := string(all[name])
-		if fields := len(strings.Fields(text)); fields == 0 && text == "" || fields == 5 {
-			continue // the server that runs the schedule checks what the fields say
+	for name, schedule := range s.All() {
+		text := string(schedule)
+		if schedule == "" || schedule.Cron() != "" {
+			continue // `lifeboat schedule apply` reads the fields
 		}
-		if interval, err := ParseDuration(text); err != nil || interval <= 0 {
+		if schedule.Every() <= 0 {
 			v.add(path+"."+name, "bad schedule %s: write five cron fields (\"0 2 * * *\") or an interval (\"1m\")",
 				v.shown(path+"."+name, text))
 		}
+	}
+	if _, err := time.LoadLocation(s.TimeZone); err != nil || s.TimeZone == "Local" {
+		v.add(path+".time_zone", "unknown time zone %s: write an IANA name such as Europe/Berlin; empty is UTC",
+			v.shown(path+".time_zone", s.TimeZone))
 	}
 }
 

@@ -79,6 +79,8 @@ type BackupResult struct {
 	UnsurePages  int64   `json:"unsurePages"`
 	Seconds      float64 `json:"seconds"`
 	WorkflowID   string  `json:"workflowId"`
+	// Skipped tells why a scheduled run took no backup: the cluster was busy. Empty: there is one.
+	Skipped string `json:"skipped,omitempty"`
 }
 
 // BackupList is what `lifeboat backups` prints.

@@ -149,6 +149,8 @@ type DrillResult struct {
 	RPO        RPO           `json:"rpo"`
 	Report     string        `json:"report"`
 	WorkflowID string        `json:"workflowId"`
+	// Skipped tells why a scheduled run with the verdict SKIPPED rehearsed nothing: the cluster was busy. It has no report.
+	Skipped string `json:"skipped,omitempty"`
 }
 
 // Report is the evidence of a drill.

@@ -6,6 +6,7 @@ const (
 	RestoreWorkflow = "Restore"
 	DrillWorkflow   = "Drill"
 	VerifyWorkflow  = "Verify"
+	HealthWorkflow  = "HealthCheck"
 )
 
 // Names of activities.
@@ -20,6 +21,7 @@ const (
 	CleanUpDrillActivity  = "CleanUpDrill"
 	PublishReportActivity = "PublishReport"
 	VerifyBackupsActivity = "VerifyBackups"
+	CheckHealthActivity   = "CheckHealth"
 )
 
 // ProgressSignal is the name of the signal by which an activity's worker tells its workflow, now and then, how far it is

@@ -49,6 +49,8 @@ type VerifyResult struct {
 	Level      int              `json:"level"`
 	Backups    []VerifiedBackup `json:"backups"`
 	WorkflowID string           `json:"workflowId"`
+	// Skipped tells why a scheduled run with the verdict SKIPPED verified nothing: the cluster was busy.
+	Skipped string `json:"skipped,omitempty"`
 }
 
 // VerifiedBackup is what was found of one backup. Level is the highest level that passed, with nothing but passes below

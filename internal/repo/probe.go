@@ -1,4 +1,4 @@
-package main
+package repo
 
 import (
 	"context"
@@ -8,28 +8,55 @@ import (
 	"fmt"
 	"time"
 
-	"lifeboat/internal/assemble"
 	"lifeboat/internal/blob"
 )
 
 // cleanUpTime bounds the removal of a probe after the check itself was stopped.
 const cleanUpTime = 10 * time.Second
 
-// probe makes sure that the store at url keeps the promises that backups and WAL depend on (R12, R14).
-func probe(ctx context.Context, url string) error {
-	store, err := assemble.OpenStore(ctx, url, false)
-	if err != nil {
-		return err
-	}
-	return probeStore(ctx, store)
+// probeAge is how old a probe must be before another removes it: it is of a program that was killed meanwhile.
+const probeAge = time.Hour
+
+// PromiseError says that a store does not keep a promise that backups and WAL depend on.
+type PromiseError struct {
+	Store, Problem, remedy string
 }
 
-// probeStore writes an object by create-if-absent, tries to create it again, reads, lists and deletes it. The key is one
+// Error is the problem.
+func (e *PromiseError) Error() string { return e.Store + " " + e.Problem }
+
+// Remedy is what a person can do about it.
+func (e *PromiseError) Remedy() string { return e.remedy }
+
+// Probe makes sure that the repository's store can be written to, and keeps the promises that backups and WAL depend on
+// (R12, R14). It removes what it writes, and what killed ones left. It may be repeated, also at the same time.
+func (r *Repository) Probe(ctx context.Context) error {
+	if err := ProbeStore(ctx, r.store); err != nil {
+		return err
+	}
+	for info, err := range r.store.List(ctx, probePrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", r.store, err)
+		}
+		if time.Since(info.ModTime) < probeAge {
+			continue
+		}
+		if err := r.store.Delete(ctx, info.Key); err != nil {
+			return fmt.Errorf("delete from %s: %w", r.store, err)
+		}
+	}
+	return nil
+}
+
+// probePrefix begins the keys of probes.
+const probePrefix = "probe-"
+
+// ProbeStore writes an object by create-if-absent, tries to create it again, reads, lists and deletes it. The key is one
 // segment: a folder would stay behind. The object goes also when ctx ends meanwhile.
-func probeStore(ctx context.Context, store blob.Store) (err error) {
+func ProbeStore(ctx context.Context, store blob.Store) (err error) {
 	var random [8]byte
 	_, _ = rand.Read(random[:])
-	key, want := "probe-"+hex.EncodeToString(random[:]), random[:]
+	key, want := probePrefix+hex.EncodeToString(random[:]), random[:]
 	defer func() {
 		if err == nil {
 			return
@@ -44,8 +71,8 @@ func probeStore(ctx context.Context, store blob.Store) (err error) {
 		return fmt.Errorf("write to %s: %w", store, err)
 	}
 	if err := blob.PutBytesIfAbsent(ctx, store, key, want); !errors.Is(err, blob.ErrExists) {
-		return &hinted{
-			fmt.Errorf("%s lets one object be created twice, so that backups and WAL would not be safe there: %w", store, orSuccess(err)),
+		return &PromiseError{
+			store.String(), fmt.Sprintf("lets one object be created twice, so that backups and WAL would not be safe there: %v", orSuccess(err)),
 			"use a store that creates an object only if there is none",
 		}
 	}
@@ -81,7 +108,7 @@ func isListed(ctx context.Context, store blob.Store, key string, want bool) erro
 	if want {
 		text = "does not list what was just written"
 	}
-	return &hinted{fmt.Errorf("%s %s, so that backups could be missed or removed wrongly", store, text), "use a store whose listings are consistent"}
+	return &PromiseError{store.String(), text + ", so that backups could be missed or removed wrongly", "use a store whose listings are consistent"}
 }
 
 // orSuccess puts into words that a call succeeded which should not have.
