@@ -39,6 +39,8 @@ func ErrorType(err error) string {
 		return contract.ErrorRefused
 	case errors.As(err, &input):
 		return contract.ErrorInvalidInput
+	case migrateErrorType(err) != "":
+		return migrateErrorType(err)
 	case errors.As(err, &refused), errors.As(err, &identity), errors.Is(err, pginstance.ErrNotOurs):
 		return contract.ErrorRefused
 	case errors.As(err, &busy):

@@ -166,6 +166,8 @@ func TestRegister_EveryActivityUnderItsName(t *testing.T) {
 	want := []string{
 		contract.PlanBackupActivity, contract.TakeBackupActivity, contract.PlanRestoreActivity, contract.LayFilesActivity, contract.StartServerActivity,
 		contract.PrepareDrillActivity, contract.ProveRecoveryActivity, contract.CleanUpDrillActivity, contract.PublishReportActivity, contract.VerifyBackupsActivity,
+		contract.PlanMigrationActivity, contract.RehearseMigrationActivity, contract.MarkRestorePointActivity,
+		contract.ApplyMigrationActivity, contract.CheckMigratedActivity, contract.RevertMigrationActivity,
 		contract.CheckHealthActivity,
 	}
 	if strings.Join(names, " ") != strings.Join(want, " ") {

@@ -34,8 +34,13 @@ func (r *Runner) CheckHealth(ctx context.Context, in contract.HealthCheckInput, 
 	if err != nil {
 		return none, err
 	}
+	r.lookAtSchedules(ctx, &c, s)
 	s.Exposure = memory.Exposure(s)
-	next, opened, closed := memory.Step(s, health.Judge(s, health.DefaultLimits()))
+	limits := r.set.HealthLimits
+	if limits == (health.Limits{}) {
+		limits = health.DefaultLimits()
+	}
+	next, opened, closed := memory.Step(s, health.Judge(s, limits))
 	res := healthResult(s, next, opened, closed)
 	res.Seconds, res.WorkflowID = time.Since(begun).Seconds(), run.WorkflowID
 	return res, nil

@@ -28,6 +28,12 @@ func Register(to Registry, r *Runner) {
 	register(to, r.set.Logger, contract.CleanUpDrillActivity, r.CleanUpDrill)
 	register(to, r.set.Logger, contract.PublishReportActivity, r.PublishReport)
 	register(to, r.set.Logger, contract.VerifyBackupsActivity, r.VerifyBackups)
+	register(to, r.set.Logger, contract.PlanMigrationActivity, r.PlanMigration)
+	register(to, r.set.Logger, contract.RehearseMigrationActivity, r.RehearseMigration)
+	register(to, r.set.Logger, contract.MarkRestorePointActivity, r.MarkRestorePoint)
+	register(to, r.set.Logger, contract.ApplyMigrationActivity, r.ApplyMigration)
+	register(to, r.set.Logger, contract.CheckMigratedActivity, r.CheckMigrated)
+	register(to, r.set.Logger, contract.RevertMigrationActivity, r.RevertMigration)
 	register(to, r.set.Logger, contract.CheckHealthActivity, r.CheckHealth)
 }
 

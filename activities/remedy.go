@@ -32,6 +32,9 @@ func Remedy(err error) string {
 	if text := connectRemedy(err); text != "" {
 		return text
 	}
+	if text := migrateRemedy(err); text != "" {
+		return text
+	}
 	if text := engineRemedy(err); text != "" {
 		return text
 	}

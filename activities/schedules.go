@@ -43,8 +43,13 @@ func (s *Schedules) Read(ctx context.Context, ids []string) ([]schedule.Existing
 			wanted = append(wanted, entry.ID)
 		}
 	}
+	return s.described(ctx, wanted)
+}
+
+// described gives the schedules of these ids, those that are missing left out.
+func (s *Schedules) described(ctx context.Context, ids []string) ([]schedule.Existing, error) {
 	var out []schedule.Existing
-	for _, id := range wanted {
+	for _, id := range ids {
 		d, err := s.describe(ctx, id)
 		if err != nil {
 			return nil, err

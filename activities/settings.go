@@ -8,7 +8,9 @@ import (
 
 	"lifeboat/dbcore"
 	"lifeboat/internal/contract"
+	"lifeboat/internal/health"
 	"lifeboat/internal/repo"
+	"lifeboat/internal/schedule"
 )
 
 // Settings are what a Runner needs to know of the configuration. The zero value protects nothing.
@@ -27,6 +29,8 @@ type Settings struct {
 	Lifeboat string
 	// ConfigFile is the configuration's path, for remedies; "" if there is none.
 	ConfigFile string
+	// HealthLimits are from where on something is a finding of the health check; the zero value is health.DefaultLimits.
+	HealthLimits health.Limits
 	// Program names this program and its version in manifests.
 	Program string
 	// WALTimeout bounds the wait for a backup's WAL; 0 is the engine's default.
@@ -55,6 +59,8 @@ type Cluster struct {
 	Compression repo.Compression
 	RTO, RPO    time.Duration
 	Checks      []contract.SQLCheck
+	// Schedules are what the configuration asks for; a health check compares.
+	Schedules schedule.Cluster
 	// Configuration is the cluster's part of lifeboat.yaml without secrets, of which the repository keeps a copy (R5);
 	// empty: there is none to keep.
 	Configuration string

@@ -29,16 +29,17 @@ type seen struct {
 
 // fakes are activities that record how they were called, and return what a test sets.
 type fakes struct {
-	place    contract.PlanBackupResult
-	backup   contract.BackupResult
-	planned  contract.PlanRestoreResult
-	laid     contract.LayFilesResult
-	started  contract.StartServerResult
-	prepared contract.PrepareDrillResult
-	proved   contract.ProveRecoveryResult
-	cleaned  contract.CleanUpDrillResult
-	verified contract.VerifyResult
-	healthy  contract.HealthCheckResult
+	place     contract.PlanBackupResult
+	backup    contract.BackupResult
+	planned   contract.PlanRestoreResult
+	laid      contract.LayFilesResult
+	started   contract.StartServerResult
+	prepared  contract.PrepareDrillResult
+	proved    contract.ProveRecoveryResult
+	cleaned   contract.CleanUpDrillResult
+	verified  contract.VerifyResult
+	healthy   contract.HealthCheckResult
+	migration migrationFakes
 	// published changes the report as PublishReport would.
 	published func(*contract.Report)
 	// before runs before the activity of that name returns; its error is the activity's.
@@ -92,6 +93,7 @@ func newFakes() *fakes {
 			NotLookedAt: []contract.HealthUnseen{{Area: "disk", Reason: "no access"}},
 			Positions:   []contract.HealthPosition{{At: start, LSN: "0/3000060"}},
 		},
+		migration: newMigrationFakes(),
 		published: func(r *contract.Report) { r.DrillResult.Report = "reports/" + r.DrillID + ".json" },
 		before:    map[string]func(context.Context) error{},
 	}
@@ -112,6 +114,7 @@ func (f *fakes) register(r activityRegistry) {
 	fake(f, r, contract.CleanUpDrillActivity, func(contract.CleanUpDrillInput) contract.CleanUpDrillResult { return f.cleaned })
 	fake(f, r, contract.VerifyBackupsActivity, func(contract.VerifyInput) contract.VerifyResult { return f.verified })
 	fake(f, r, contract.CheckHealthActivity, func(contract.HealthCheckInput) contract.HealthCheckResult { return f.healthy })
+	f.migration.register(f, r)
 	fake(f, r, contract.PublishReportActivity, func(in contract.PublishReportInput) contract.PublishReportResult {
 		f.published(&in.Report)
 		return contract.PublishReportResult(in)

@@ -79,6 +79,12 @@ func limitsOf(activity string) limits {
 	case contract.CheckHealthActivity:
 		// The next check comes soon, and knows more.
 		return limits{attempts: 3, attempt: 3 * time.Minute, overall: 5 * time.Minute}
+	case contract.RehearseMigrationActivity:
+		// Each attempt after the first restores anew.
+		return limits{attempts: 5, attempt: longest}
+	case contract.ApplyMigrationActivity, contract.RevertMigrationActivity:
+		// An attempt goes on where a dead one stopped, so that an hour's outage leaves nothing half-way.
+		return limits{attempts: 60, attempt: longest}
 	case contract.CleanUpDrillActivity:
 		return limits{attempts: 120, attempt: short, hostWait: 5}
 	case contract.PublishReportActivity:

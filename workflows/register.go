@@ -35,6 +35,7 @@ func (o Options) Register(w Registry) {
 		{contract.DrillWorkflow, single(o.drill)},
 		{contract.VerifyWorkflow, single(o.verify)},
 		{contract.HealthWorkflow, single(o.health)},
+		{contract.MigrateWorkflow, single(o.migrate)},
 	} {
 		w.RegisterWorkflowWithOptions(known.run, workflow.RegisterOptions{Name: known.name})
 	}
@@ -43,7 +44,10 @@ func (o Options) Register(w Registry) {
 
 // Names lists the workflow types that Register knows.
 func Names() []string {
-	return []string{contract.BackupWorkflow, contract.RestoreWorkflow, contract.DrillWorkflow, contract.VerifyWorkflow, contract.HealthWorkflow}
+	return []string{
+		contract.BackupWorkflow, contract.RestoreWorkflow, contract.DrillWorkflow, contract.VerifyWorkflow, contract.HealthWorkflow,
+		contract.MigrateWorkflow,
+	}
 }
 
 // single makes a workflow of one raw argument refuse a second one. The SDK drops arguments that a function does not

@@ -166,6 +166,24 @@ func scenarios() []scenario {
 			name: "health", workflow: contract.HealthWorkflow, input: backupInput, status: completed, check: wantAttempts(contract.CheckHealthActivity, 2),
 			prepare: func(f *fakes, _ func()) { f.before[contract.CheckHealthActivity] = silentOnce },
 		},
+		{
+			name: "migrate", workflow: contract.MigrateWorkflow, input: migrateInput, status: completed, check: wantOutcome(contract.MigrationApplied),
+			prepare: func(f *fakes, _ func()) {
+				f.sound()
+				f.before[contract.ApplyMigrationActivity] = silentOnce
+			},
+		},
+		{
+			name: "migrate-reverted", workflow: contract.MigrateWorkflow, input: migrateInput, status: completed, check: wantOutcome(contract.MigrationReverted),
+			prepare: func(f *fakes, _ func()) {
+				f.sound()
+				f.migration.fails()
+			},
+		},
+		{
+			name: "migrate-cancelled", workflow: contract.MigrateWorkflow, input: migrateInput, status: cancelled, check: wantAttempts(contract.CleanUpDrillActivity, 1),
+			prepare: func(f *fakes, cancel func()) { f.before[contract.RehearseMigrationActivity] = untilCancelled(cancel) },
+		},
 		{name: "drill", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Pass)},
 		{
 			name: "drill-refused", workflow: contract.DrillWorkflow, input: drillInput, status: completed, check: wantVerdict(contract.Fail),

@@ -42,7 +42,7 @@ func (k *checker) oneCluster(ctx context.Context, name string) error {
 		return nil
 	}
 	seen := &health.Snapshot{At: time.Now(), Cluster: k.cluster, ConfigFile: k.cfg.File(), RPO: c.RPO, Server: s}
-	k.rules(seen, health.AreaServer, health.AreaSettings)
+	k.rules(seen, health.AreaRole, health.AreaSettings)
 	if seen.Queue, err = health.AskQueue(ctx, conn); err != nil {
 		k.unknown("archive queue", fmt.Errorf("count the WAL that waits for archiving: %w", err))
 	}

@@ -73,7 +73,7 @@ func newRootCommand(a *app) *cobra.Command {
 	}
 	root.AddCommand(fromRepository...)
 	root.AddCommand(newCheckCommand(a), newBackupCommand(a), newDrillCommand(a), newStatusCommand(a), newHealthCommand(a),
-		newScheduleCommand(a), newVersionCommand(a), newDemoCommand(a))
+		newScheduleCommand(a), newVersionCommand(a), newDemoCommand(a), newMigrateCommand(a))
 	a.prepare(root)
 	a.complete(root)
 	return root

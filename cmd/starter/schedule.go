@@ -13,10 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"lifeboat/activities"
-	"lifeboat/internal/config"
+	"lifeboat/internal/assemble"
 	"lifeboat/internal/contract"
 	"lifeboat/internal/schedule"
-	"lifeboat/workflows"
 )
 
 func newScheduleCommand(a *app) *cobra.Command {
@@ -85,34 +84,17 @@ func clusterAndVerb(required bool) cobra.PositionalArgs {
 		if err := arguments(names...)(cmd, args); err != nil || len(args) < 2 {
 			return err
 		}
-		if !slices.Contains(schedule.Verbs(), verbOf(args[1])) {
+		if !slices.Contains(schedule.Verbs(), assemble.ScheduleVerb(args[1])) {
 			return fmt.Errorf("unknown verb %q: it is one of %s", args[1], strings.Join(verbNames(), ", "))
 		}
 		return nil
 	}
 }
 
-// verbOf takes a verb as the configuration or as a schedule's id writes it.
-func verbOf(text string) schedule.Verb { return schedule.Verb(strings.ReplaceAll(text, "_", "-")) }
-
 func verbNames() []string {
 	var out []string
 	for _, v := range schedule.Verbs() {
 		out = append(out, string(v))
-	}
-	return out
-}
-
-// wishes are the schedules that a configuration asks for.
-func wishes(cfg *config.Config) []schedule.Cluster {
-	var out []schedule.Cluster
-	for _, name := range cfg.ClusterNames() {
-		s := cfg.Clusters[name].Schedules
-		c := schedule.Cluster{Name: name, TimeZone: s.TimeZone}
-		for key, when := range s.All() {
-			c.Wishes = append(c.Wishes, schedule.Wish{Verb: verbOf(key), Cron: when.Cron(), Every: when.Every(), Text: string(when)})
-		}
-		out = append(out, c)
 	}
 	return out
 }
@@ -139,7 +121,7 @@ func (a *app) reconcile(ctx context.Context) (*reconciliation, error) {
 		taskQueue: cfg.Worker.TaskQueue, desired: map[string]schedule.Schedule{}, skipped: map[string]schedule.Skipped{},
 		have: map[string]schedule.Existing{},
 	}
-	desired, skipped, err := schedule.Desired(wishes(cfg), schedule.Options{TaskQueue: r.taskQueue, Workflows: workflows.Names()})
+	desired, skipped, err := schedule.Desired(assemble.Schedules(cfg), schedule.Options{TaskQueue: r.taskQueue})
 	if err != nil {
 		return nil, &hinted{&configError{err}, "mend it under schedules in " + cfg.File()}
 	}
@@ -147,7 +129,7 @@ func (a *app) reconcile(ctx context.Context) (*reconciliation, error) {
 		return nil, err
 	}
 	r.Schedules = activities.NewSchedules(r.connection)
-	existing, err := schedule.Read(ctx, r, desired, cfg.ClusterNames())
+	existing, err := schedule.Read(ctx, r, cfg.ClusterNames())
 	if err != nil {
 		r.connection.Close()
 		return nil, err
@@ -195,16 +177,14 @@ func (a *app) scheduleApply(ctx context.Context, planOnly bool) error {
 		return err
 	}
 	defer r.connection.Close()
-	done := r.plan.Changes
-	if !planOnly {
-		if done, err = schedule.Execute(ctx, r, r.plan); err != nil {
-			err = scheduleError(err)
-			if len(done) == 0 {
-				return err
-			}
-		}
+	if planOnly {
+		return errors.Join(a.printScheduleReport(r.report(r.plan.Changes, false)), scheduleError(r.plan.Conflicts()))
 	}
-	return errors.Join(a.printScheduleReport(r.report(done, !planOnly)), err)
+	done, err := schedule.Execute(ctx, r, r.plan)
+	if err = scheduleError(err); err != nil && len(done) == 0 {
+		return err
+	}
+	return errors.Join(a.printScheduleReport(r.report(done, true)), err)
 }
 
 // scheduleError gives an error of schedules its code and hint.
@@ -289,7 +269,7 @@ func nonEmpty(all ...string) []string {
 func (r *reconciliation) owned(args []string) ([]string, error) {
 	cluster, verbs := args[0], schedule.Verbs()
 	if len(args) > 1 {
-		verbs = []schedule.Verb{verbOf(args[1])}
+		verbs = []schedule.Verb{assemble.ScheduleVerb(args[1])}
 	}
 	var ids []string
 	for _, v := range verbs {

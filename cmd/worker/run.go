@@ -82,6 +82,7 @@ func run(ctx context.Context, set activities.Settings, limits timeouts, logger *
 	}
 	logger.Info("worker ready", "queues", []string{set.TaskQueue, queue}, "workDir", set.WorkDir, "program", set.Program)
 	stopReaping := keepReaping(ctx, c, runner, logger)
+	stopWatching := keepWatching(ctx, set.Clusters, logger)
 	select {
 	case err = <-fatal:
 		err = fmt.Errorf("the worker cannot go on: %w", err)
@@ -89,6 +90,7 @@ func run(ctx context.Context, set activities.Settings, limits timeouts, logger *
 	}
 	logger.Info("worker stops; what is under way is handed on")
 	stopReaping()
+	stopWatching()
 	stopAll(pollers)
 	return err
 }

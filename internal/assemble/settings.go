@@ -119,7 +119,7 @@ func cluster(cfg *config.Config, name string) (activities.Cluster, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Configuration = string(configuration)
+	out.Configuration, out.Schedules = string(configuration), schedules(name, c.Schedules)
 	for _, k := range c.Checks {
 		out.Checks = append(out.Checks, contract.SQLCheck{Name: k.Name, SQL: k.SQL, Expect: k.Expect})
 	}

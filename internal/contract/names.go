@@ -7,6 +7,7 @@ const (
 	DrillWorkflow   = "Drill"
 	VerifyWorkflow  = "Verify"
 	HealthWorkflow  = "HealthCheck"
+	MigrateWorkflow = "Migrate"
 )
 
 // Names of activities.
@@ -22,6 +23,13 @@ const (
 	PublishReportActivity = "PublishReport"
 	VerifyBackupsActivity = "VerifyBackups"
 	CheckHealthActivity   = "CheckHealth"
+
+	PlanMigrationActivity     = "PlanMigration"
+	RehearseMigrationActivity = "RehearseMigration"
+	MarkRestorePointActivity  = "MarkRestorePoint"
+	ApplyMigrationActivity    = "ApplyMigration"
+	CheckMigratedActivity     = "CheckMigrated"
+	RevertMigrationActivity   = "RevertMigration"
 )
 
 // ProgressSignal is the name of the signal by which an activity's worker tells its workflow, now and then, how far it is

@@ -56,7 +56,7 @@ func Collect(ctx context.Context, o Options) (*Snapshot, error) {
 	}
 	// A mount whose server is gone answers nothing at all, not even the end of a context. What hangs is left behind.
 	part, err := within(ctx, o.RepositoryTime, func(ctx context.Context) *Snapshot {
-		part := &Snapshot{Repository: s.Repository}
+		part := &Snapshot{Repository: Repository{Name: o.RepositoryName}} // shares nothing with what is given up
 		o.disks(part)
 		o.repository(ctx, part)
 		return part
@@ -66,11 +66,13 @@ func Collect(ctx context.Context, o Options) (*Snapshot, error) {
 	}
 	if err != nil {
 		s.Repository.Failed = &Failure{fmt.Sprintf("repository %s: %v", o.RepositoryName, err), ""}
-		s.cannotSee(Failure{"the repository did not answer", ""}, AreaDisk, AreaExposure, AreaBackups)
+		s.cannotSee(Failure{"the repository did not answer", ""}, AreaDisk, AreaStore, AreaIdentity, AreaExposure, AreaBackups)
 		return s, nil
 	}
 	s.Disks, s.Repository, s.Coverage, s.Backups = part.Disks, part.Repository, part.Coverage, part.Backups
-	s.Unseen = append(s.Unseen, part.Unseen...)
+	for _, u := range part.Unseen {
+		s.cannotSee(u.Reason, u.Area)
+	}
 	if lsn, ok := s.position(); ok && s.Coverage != nil {
 		s.Coverage.Server = &lsn
 	}

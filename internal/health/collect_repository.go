@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,7 @@ func (o *Options) repository(ctx context.Context, s *Snapshot) {
 	if err != nil {
 		f := o.failure(err)
 		s.Repository.Failed = &f
-		s.cannotSee(Failure{"the repository could not be opened", ""}, AreaExposure, AreaBackups)
+		s.cannotSee(Failure{"the repository could not be opened", ""}, AreaStore, AreaIdentity, AreaExposure, AreaBackups)
 		return
 	}
 	if err := r.Probe(ctx); err != nil {
@@ -26,7 +27,7 @@ func (o *Options) repository(ctx context.Context, s *Snapshot) {
 		s.Repository.Broken = &f
 	}
 	if err := o.archive(ctx, r, s); err != nil {
-		s.cannotSee(o.failure(err), AreaExposure, AreaBackups)
+		s.cannotSee(o.failure(err), AreaIdentity, AreaExposure, AreaBackups)
 	}
 }
 
@@ -51,6 +52,8 @@ func (o *Options) archive(ctx context.Context, r *repo.Repository, s *Snapshot) 
 		}
 		s.Backups = append(s.Backups, b)
 	}
+	// Their ids sort by the second only.
+	slices.SortStableFunc(s.Backups, func(a, b Backup) int { return a.FinishedAt.Compare(b.FinishedAt) })
 	return nil
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // serverAreas are looked at over a connection to the server.
-var serverAreas = []Area{AreaSettings, AreaArchiving, AreaReplication, AreaStandbys, AreaWraparound, AreaTransactions}
+var serverAreas = []Area{AreaRole, AreaIdentity, AreaSettings, AreaArchiving, AreaReplication, AreaStandbys, AreaWraparound, AreaTransactions}
 
 // server asks the server. A query that fails keeps its area unseen, and no other.
 func (o *Options) server(ctx context.Context, s *Snapshot) {

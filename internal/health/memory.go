@@ -133,8 +133,8 @@ func newestCovered(positions []Position, c *wal.Coverage) (newest Position, ok b
 	return newest, ok
 }
 
-// positions are those to remember: of the covered ones only the newest matters. Where an outage makes too many, every
-// second one goes, which makes the exposure an older bound, never a younger one.
+// positions are those to remember: of the covered ones only the newest matters. Where an outage makes too many, those that
+// stand closest together go, which makes the exposure an older bound, never a younger one.
 func (m Memory) positions(s *Snapshot) []Position {
 	all := slices.Clone(m.Positions)
 	if lsn, ok := s.position(); ok {
@@ -144,14 +144,14 @@ func (m Memory) positions(s *Snapshot) []Position {
 		newest, ok := newestCovered(all, s.Coverage)
 		all = slices.DeleteFunc(all, func(p Position) bool { return s.Coverage.Covers(p.LSN) && !(ok && p == newest) })
 	}
-	if len(all) <= maxPositions {
-		return all
-	}
-	var kept []Position
-	for i, p := range all {
-		if i%2 == 0 {
-			kept = append(kept, p)
+	for len(all) > maxPositions {
+		closest := 1
+		for i := 1; i < len(all)-1; i++ {
+			if all[i+1].At.Sub(all[i-1].At) < all[closest+1].At.Sub(all[closest-1].At) {
+				closest = i
+			}
 		}
+		all = slices.Delete(all, closest, closest+1)
 	}
-	return kept
+	return all
 }

@@ -115,7 +115,7 @@ const (
 )
 
 var rules = slices.Concat(serverRules, settingRules, archivingRules, replicationRules, wraparoundRules, transactionRules,
-	diskRules, repositoryRules, exposureRules, backupRules)
+	diskRules, repositoryRules, exposureRules, backupRules, scheduleRules)
 
 // Table is the list of all rules in Markdown, for docs/health.md.
 func Table() string {

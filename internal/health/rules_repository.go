@@ -44,7 +44,7 @@ var repositoryRules = []Rule{
 		},
 	},
 	{
-		ID: "repository_write", Area: AreaRepository, Severities: []Severity{Critical}, Open: openDoubt, Close: closeSure,
+		ID: "repository_write", Area: AreaStore, Severities: []Severity{Critical}, Open: openDoubt, Close: closeSure,
 		When:   "an object cannot be written to the repository, read, listed and removed again, each as backups need it (R12, R14)",
 		Remedy: "give the worker's user write access, and see that the file system is neither full nor read-only",
 		judge: func(s *Snapshot, _ Limits) []sight {

@@ -22,7 +22,7 @@ var serverRules = []Rule{
 		},
 	},
 	{
-		ID: "server_version", Area: AreaServer, Severities: []Severity{Critical}, Open: openSure, Close: closeSure,
+		ID: "server_version", Area: AreaRole, Severities: []Severity{Critical}, Open: openSure, Close: closeSure,
 		When:   "the server's major version is not supported",
 		Remedy: "use a server of a supported version, or a newer Lifeboat",
 		judge: withServer(func(_ *Snapshot, v *Server, _ Limits) []sight {
@@ -33,7 +33,7 @@ var serverRules = []Rule{
 		}),
 	},
 	{
-		ID: "server_standby", Area: AreaServer, Severities: []Severity{Critical}, Open: openDoubt, Close: closeSure,
+		ID: "server_standby", Area: AreaRole, Severities: []Severity{Critical}, Open: openDoubt, Close: closeSure,
 		When:   "the dsn leads to a standby, as after a failover",
 		Remedy: "use the primary's dsn",
 		judge: withServer(func(_ *Snapshot, v *Server, _ Limits) []sight {
@@ -50,7 +50,7 @@ var serverRules = []Rule{
 		},
 	},
 	{
-		ID: "server_identity", Area: AreaServer, Severities: []Severity{Critical}, Open: openSure, Close: closeSure,
+		ID: "server_identity", Area: AreaIdentity, Severities: []Severity{Critical}, Open: openSure, Close: closeSure,
 		When:   "the server is another one than the repository's backups and WAL are of",
 		Remedy: "point the dsn at the server that is protected; for a new server, choose another cluster name",
 		judge: withServer(func(s *Snapshot, v *Server, _ Limits) []sight {

@@ -99,6 +99,8 @@ func TestJudge(t *testing.T) {
 		"failed, then passed":    {func(s *Snapshot) { s.Backups[0].Proof = &Proof{At: noon.Add(-day), Failed: true} }, "", "", ""},
 		"never verified":         {func(s *Snapshot) { s.Backups[1].Proof = nil }, "verification_age", Warning, "ever"},
 		"verified long ago":      {func(s *Snapshot) { s.Backups[1].Proof.At = noon.Add(-73 * time.Hour) }, "verification_age", Warning, "3.0 days"},
+		"overdue":                {func(s *Snapshot) { s.Schedules = []ScheduleProblem{{"verify", false, "not made"}} }, "schedule_overdue/verify", Warning, "not made"},
+		"drift":                  {func(s *Snapshot) { s.Schedules = []ScheduleProblem{{"verify", true, "differs"}} }, "schedule_drift/verify", Warning, "differs"},
 		"young and not verified": {func(s *Snapshot) { s.Backups = s.Backups[1:]; s.Backups[0].Proof = nil }, "", "", ""},
 	}
 	caused := map[string]bool{}

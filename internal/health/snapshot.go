@@ -14,7 +14,9 @@ type Area string
 
 // The areas.
 const (
-	AreaServer       Area = "server"
+	AreaServer       Area = "server"   // whether it answers
+	AreaRole         Area = "role"     // what it is
+	AreaIdentity     Area = "identity" // whether it is the one that the repository knows
 	AreaSettings     Area = "settings"
 	AreaArchiving    Area = "archiving"
 	AreaReplication  Area = "replication"
@@ -22,16 +24,18 @@ const (
 	AreaWraparound   Area = "wraparound"
 	AreaTransactions Area = "transactions"
 	AreaDisk         Area = "disk"
-	AreaRepository   Area = "repository"
+	AreaRepository   Area = "repository" // whether it can be opened
+	AreaStore        Area = "store"      // whether it keeps what is written
 	AreaExposure     Area = "exposure"
 	AreaBackups      Area = "backups"
+	AreaSchedules    Area = "schedules"
 )
 
 // Areas lists them, in the order in which findings are told.
 func Areas() []Area {
 	return []Area{
-		AreaServer, AreaSettings, AreaArchiving, AreaReplication, AreaStandbys, AreaWraparound, AreaTransactions,
-		AreaDisk, AreaRepository, AreaExposure, AreaBackups,
+		AreaServer, AreaRole, AreaIdentity, AreaSettings, AreaArchiving, AreaReplication, AreaStandbys, AreaWraparound, AreaTransactions,
+		AreaDisk, AreaRepository, AreaStore, AreaExposure, AreaBackups, AreaSchedules,
 	}
 }
 
@@ -67,6 +71,8 @@ type Snapshot struct {
 	Prepared   []Transaction // that are prepared
 	Disks      []Disk
 	Repository Repository
+	// Schedules are what is wrong with the cluster's schedules. Collect does not look at them: they are Temporal's.
+	Schedules []ScheduleProblem
 	// Coverage is how far the WAL in the repository goes; nil: not known.
 	Coverage *wal.Coverage
 	// Exposure is, in seconds, how old the oldest commit may be that would be lost; nil: not known. Memory.Exposure
@@ -191,9 +197,10 @@ func (s *Snapshot) cannotSee(why Failure, areas ...Area) {
 	}
 }
 
-// position is where the server writes; ok is false if it was not asked.
+// position is where the server writes; ok is false if it was not asked, or is not the one that the repository's WAL is of.
 func (s *Snapshot) position() (lsn pg.LSN, ok bool) {
-	if s.Server == nil {
+	id := s.Repository.Identity
+	if s.Server == nil || id != nil && id.SystemID.String() != s.Server.SystemID {
 		return 0, false
 	}
 	lsn, err := pg.ParseLSN(s.Server.LSN)

@@ -104,6 +104,11 @@ type Cluster struct {
 	Wishes   []Wish
 }
 
+// Any tells whether the configuration asks for anything.
+func (c Cluster) Any() bool {
+	return slices.ContainsFunc(c.Wishes, func(w Wish) bool { return w.Cron != "" || w.Every != 0 })
+}
+
 // Skipped is a wish that this version cannot fulfil. It has no schedule.
 type Skipped struct {
 	Mark   Mark
@@ -114,12 +119,10 @@ type Skipped struct {
 // Options are what all clusters share.
 type Options struct {
 	TaskQueue string
-	// Workflows are the types that this version's workers know.
-	Workflows []string
 }
 
-// Desired turns wishes into schedules, in the order of clusters and verbs. A wish for what the contract refuses, or for a
-// workflow that no worker of this version knows, is Skipped.
+// Desired turns wishes into schedules, in the order of clusters and verbs. A wish for what the
+// contract refuses is Skipped.
 func Desired(clusters []Cluster, opts Options) ([]Schedule, []Skipped, error) {
 	var out []Schedule
 	var skipped []Skipped
@@ -170,9 +173,6 @@ func (w Wish) schedule(cluster, zone string, opts Options) (s Schedule, skipped 
 	}
 	s.Jitter = min(info.policy.jitter, s.When.shortestGap()/10).Truncate(time.Second)
 	in := info.input(cluster)
-	if !slices.Contains(opts.Workflows, info.workflow) {
-		return s, "not in this version: it has no workflow " + info.workflow, nil
-	}
 	if err := in.Validate(); err != nil {
 		what, _, _ := strings.Cut(err.Error(), " is not available in this version")
 		return s, "not in this version: " + what, nil

@@ -19,26 +19,22 @@ type Service interface {
 	Delete(ctx context.Context, id string, may func(Existing) error) error
 }
 
-// Read gives what exists for MakePlan: everything marked, and whatever has one of the ids that are wanted or that could be
-// left over of the clusters.
-func Read(ctx context.Context, svc Service, desired []Schedule, clusters []string) ([]Existing, error) {
+// Read gives what exists for MakePlan: everything marked, and whatever has an id that the clusters could have.
+func Read(ctx context.Context, svc Service, clusters []string) ([]Existing, error) {
 	var ids []string
-	seen := map[string]bool{}
-	add := func(id string) {
-		if !seen[id] {
-			seen[id] = true
-			ids = append(ids, id)
-		}
-	}
-	for _, d := range desired {
-		add(d.ID)
-	}
 	for _, c := range clusters {
-		for _, v := range Verbs() {
-			add(ID(c, v))
-		}
+		ids = append(ids, IDs(c)...)
 	}
 	return svc.Read(ctx, ids)
+}
+
+// IDs are those of all schedules that a cluster can have.
+func IDs(cluster string) []string {
+	var out []string
+	for _, v := range Verbs() {
+		out = append(out, ID(cluster, v))
+	}
+	return out
 }
 
 // Execute does what the plan says: first what is new, then what changed, and removes last. It returns the changes that

@@ -12,7 +12,7 @@ import (
 	"lifeboat/internal/contract"
 )
 
-var options = Options{TaskQueue: "lifeboat", Workflows: []string{contract.BackupWorkflow, contract.VerifyWorkflow, contract.DrillWorkflow}}
+var options = Options{TaskQueue: "lifeboat"}
 
 // designed is the configuration of the interface.
 func designed(name string) Cluster {
@@ -52,19 +52,20 @@ func TestDesired(t *testing.T) {
 		`lifeboat-orders-verify 30 3 * * * UTC | Verify {"cluster":"orders"} | jitter 10m0s, skip, catch up 12h0m0s`,
 		`lifeboat-orders-drill-restore 0 5 1 * * UTC | Drill {"cluster":"orders","scenario":"restore"} | jitter 15m0s, skip, catch up 72h0m0s`,
 		`lifeboat-orders-drill-disaster 0 6 1 1,4,7,10 * UTC | Drill {"cluster":"orders","scenario":"restore"} | jitter 15m0s, skip, catch up 168h0m0s`,
+		`lifeboat-orders-health every 1m0s UTC | HealthCheck {"cluster":"orders"} | jitter 5s, skip, catch up 1m0s`,
 		`skipped drill-table 0 4 * * 0: not in this version: scenario "table"`,
-		`skipped health 1m: not in this version: it has no workflow HealthCheck`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("desired:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-// A version that has the workflow HealthCheck starts it, with a jitter that suits a minute.
-func TestDesired_Health(t *testing.T) {
-	more := Options{options.TaskQueue, append(slices.Clone(options.Workflows), contract.HealthWorkflow)}
-	d, _ := mustDesire(t, more, Cluster{Name: "c", Wishes: []Wish{{Verb: Health, Every: time.Minute}, {Verb: Verify, Every: time.Second}}})
-	if len(d) != 2 || d[1].Input != `{"cluster":"c"}` || d[1].Jitter != 5*time.Second || d[1].When.String() != "every 1m0s" || d[0].Jitter != 0 {
+// Jitter is at most a tenth of the time between two starts, in whole seconds.
+func TestDesired_Jitter(t *testing.T) {
+	d, _ := mustDesire(t, options, Cluster{Name: "c", Wishes: []Wish{
+		{Verb: Health, Every: 30 * time.Second}, {Verb: Verify, Every: time.Second}, {Verb: BackupFull, Cron: "*/20 * * * *"},
+	}})
+	if len(d) != 3 || d[0].Jitter != 2*time.Minute || d[1].Jitter != 0 || d[2].Jitter != 3*time.Second {
 		t.Errorf("desired %+v", d)
 	}
 }
@@ -120,7 +121,7 @@ func TestMakePlan(t *testing.T) {
 		}),
 		as(restore, func(e *Existing) { e.Marked, e.Mark = false, Mark{} }),
 		as(d[4], func(e *Existing) { e.Mark.TaskQueue = "other" }),
-		as(Schedule{ID: ID("orders", Health), Mark: Mark{"orders", Health, "lifeboat"}}, nil),
+		as(Schedule{ID: ID("orders", DrillTable), Mark: Mark{"orders", DrillTable, "lifeboat"}}, nil), // of a version that could
 		left,
 		as(verify, func(e *Existing) { e.ID = "my-copy" }),                                         // made by hand of one of ours
 		as(verify, func(e *Existing) { e.ID, e.Marked = "lifeboat-orders-dance", false }),          // named as ours
@@ -132,11 +133,11 @@ func TestMakePlan(t *testing.T) {
 		`update lifeboat-orders-backup-incremental [times: every 1h0m0s -> 0 0,6,12,18 * * *] [time zone: Europe/Berlin -> UTC]` +
 			` [catch-up window: 8760h0m0s -> 3h0m0s] [input: {"cluster":"orders"} -> {"cluster":"orders","type":"incremental"}]`,
 		"create lifeboat-orders-verify",
+		`delete lifeboat-orders-drill-table: not in this version: scenario "table"`,
 		`skip lifeboat-orders-drill-table: not in this version: scenario "table"`,
 		"conflict lifeboat-orders-drill-restore: it has no mark of Lifeboat's: somebody else made it",
 		`conflict lifeboat-orders-drill-disaster: it belongs to the configuration of task queue "other"`,
-		"delete lifeboat-orders-health: not in this version: it has no workflow HealthCheck",
-		"skip lifeboat-orders-health: not in this version: it has no workflow HealthCheck",
+		"create lifeboat-orders-health",
 	}
 	p := MakePlan(d, skipped, existing, "lifeboat")
 	if got := lines(p); !slices.Equal(got, want) {
