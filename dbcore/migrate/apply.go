@@ -86,6 +86,9 @@ func (s *session) runAll(ctx context.Context, plan *Plan, result *Result) error 
 		}
 		progress(Event{Kind: "file", Version: f.Version, File: f.Name, Statements: len(f.Statements)})
 		done, err := s.runFile(ctx, plan, f)
+		if errors.Is(err, dbcore.ErrCommitAmbiguous) {
+			return fmt.Errorf("%s: %w; status says whether it was applied, and apply again is safe: the history is in the same transaction", f.Name, err)
+		}
 		if err != nil {
 			return err
 		}

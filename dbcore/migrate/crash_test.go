@@ -3,6 +3,7 @@ package migrate_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -29,7 +30,7 @@ func TestHelperProcess(t *testing.T) {
 	}
 	m, err := migrate.Open(t.Context(), migrate.Options{
 		Source: os.DirFS(os.Getenv("MIGRATE_TEST_DIR")), Config: cfg,
-		Progress: func(e migrate.Event) { os.Stdout.WriteString("\n" + e.Kind + " " + e.File + "\n") },
+		Progress: func(e migrate.Event) { fmt.Printf("\n%s %s\n", e.Kind, e.File) },
 	})
 	if err != nil {
 		t.Fatal(err)

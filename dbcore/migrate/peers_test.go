@@ -42,8 +42,12 @@ func (e *env) golangMigrate(src map[string]string) *golangmigrate.Migrate {
 
 // testGolangMigrate goes there and back: each tool goes on where the other stopped.
 func testGolangMigrate(t *testing.T, e *env) {
-	all := map[string]string{"1_a.up.sql": "create table a ();", "1_a.down.sql": "drop table a;", "2_b.up.sql": "create table b ();", "2_b.down.sql": "drop table b;",
-		"3_c.up.sql": "create index concurrently c on a ((1));", "3_c.down.sql": "drop index c;", "4_d.up.sql": "create table d ();", "4_d.down.sql": "drop table d;"}
+	all := map[string]string{
+		"1_a.up.sql": "create table a ();", "1_a.down.sql": "drop table a;",
+		"2_b.up.sql": "create table b ();", "2_b.down.sql": "drop table b;",
+		"3_c.up.sql": "create index concurrently c on a ((1));", "3_c.down.sql": "drop index c;",
+		"4_d.up.sql": "create table d ();", "4_d.down.sql": "drop table d;",
+	}
 	var pairs []string
 	for name, text := range all {
 		pairs = append(pairs, strings.TrimSuffix(name, ".sql"), text)

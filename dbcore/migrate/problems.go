@@ -1,9 +1,6 @@
 package migrate
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // problems compares files and database. It is a pure function of both. Problems that an option accepts are left out.
 func (m *Migrator) problems(s *state) []Problem {
@@ -83,13 +80,4 @@ func problemsOf(list []Problem) error {
 		return nil
 	}
 	return &StateError{Problems: list}
-}
-
-// describe is one line per problem.
-func describe(list []Problem) string {
-	lines := make([]string, len(list))
-	for i, p := range list {
-		lines[i] = p.String()
-	}
-	return strings.Join(lines, "\n")
 }

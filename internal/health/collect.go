@@ -56,7 +56,7 @@ func Collect(ctx context.Context, o Options) (*Snapshot, error) {
 	}
 	// A mount whose server is gone answers nothing at all, not even the end of a context. What hangs is left behind.
 	part, err := within(ctx, o.RepositoryTime, func(ctx context.Context) *Snapshot {
-		part := &Snapshot{Repository: s.Repository}
+		part := &Snapshot{Repository: Repository{Name: o.RepositoryName}} // shares nothing with what is given up
 		o.disks(part)
 		o.repository(ctx, part)
 		return part
