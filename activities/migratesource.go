@@ -31,8 +31,7 @@ func (list sqlFiles) Open(name string) (fs.File, error) {
 }
 
 type openFolder struct {
-	files sqlFiles
-	read  bool
+	files sqlFiles // that were not read yet
 }
 
 func (d *openFolder) Stat() (fs.FileInfo, error) { return folderInfo{}, nil }
@@ -41,16 +40,19 @@ func (d *openFolder) Read([]byte) (int, error) {
 	return 0, &fs.PathError{Op: "read", Path: ".", Err: fs.ErrInvalid}
 }
 
-// ReadDir gives all files at once, whatever n is.
+// ReadDir gives the next n files, or all that are left.
 func (d *openFolder) ReadDir(n int) ([]fs.DirEntry, error) {
-	if d.read && n > 0 {
+	if n > 0 && len(d.files) == 0 {
 		return nil, io.EOF
 	}
-	d.read = true
-	out := make([]fs.DirEntry, len(d.files))
-	for i, f := range d.files {
+	if n <= 0 || n > len(d.files) {
+		n = len(d.files)
+	}
+	out := make([]fs.DirEntry, n)
+	for i, f := range d.files[:n] {
 		out[i] = fs.FileInfoToDirEntry(fileInfo{f})
 	}
+	d.files = d.files[n:]
 	return out, nil
 }
 

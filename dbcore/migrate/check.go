@@ -302,7 +302,8 @@ func (c *checker) size(ctx context.Context) error {
 		return err
 	}
 	// By the catalogs: pg_relation_size would wait for whoever has locked the table.
-	list, err := dbcore.Collect[string](ctx, c.q, `select format('%s about %s', oid::regclass, pg_size_pretty(relpages::bigint * current_setting('block_size')::bigint)) from pg_class
+	list, err := dbcore.Collect[string](ctx, c.q, `select case when reltuples < 0 then format('%s of unknown size (never analyzed)', oid::regclass)
+			else format('%s about %s', oid::regclass, pg_size_pretty(relpages::bigint * current_setting('block_size')::bigint)) end from pg_class
 		where oid = any($1::bigint[]) order by relpages desc`, oids)
 	if err != nil {
 		return fmt.Errorf("ask for sizes: %w", err)
