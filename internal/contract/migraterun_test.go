@@ -124,11 +124,15 @@ func TestRunMigration(t *testing.T) {
 		},
 		"second file failed, down not rehearsed": {
 			func(s *stage) { s.halved(); s.trial.Reversed = false }, MigrationPartial, Fail, prepared + "apply",
-			[]string{"division by zero", "version 4", "1 of 2", "not rehearsed"}, []string{"migrate apply", "migrate down orders --source DIR --database shop --to 3", restoreLine}, "",
+			[]string{"division by zero", "version 4", "1 of 2", "not rehearsed"},
+			[]string{"migrate apply", "migrate down orders --source DIR --database shop --to 3", restoreLine},
+			"",
 		},
 		"second file failed, no rehearsal, no backup": {
 			func(s *stage) { s.halved(); s.in.SkipRehearsal, s.in.SkipBackup = true, true }, MigrationPartial, Fail, "plan apply",
-			[]string{"version 4"}, []string{"migrate apply", "migrate down"}, "restore",
+			[]string{"version 4"},
+			[]string{"migrate apply", "migrate down"},
+			"restore",
 		},
 		"second file failed, and so did going down": {
 			func(s *stage) {
@@ -154,7 +158,9 @@ func TestRunMigration(t *testing.T) {
 		},
 		"gate, down": {
 			func(s *stage) { s.gate = []CheckResult{{ID: "archiver", Verdict: Fail, Observed: "2 new failures"}} },
-			MigrationReverted, Fail, prepared + "apply check revert", []string{"archiver: 2 new failures", "back to version 3"}, nil, "restore",
+			MigrationReverted, Fail, prepared + "apply check revert",
+			[]string{"archiver: 2 new failures", "back to version 3"},
+			nil, "restore",
 		},
 		"gate without an answer": {
 			func(s *stage) { s.gateErr = errStep }, MigrationUnhealthy, CouldNotVerify, prepared + "apply check", []string{"no way"}, []string{"migrate status", restoreLine}, "",
