@@ -125,12 +125,41 @@ func testKilledIndex(t *testing.T, e *env) {
 	}
 }
 
-// testKilledBetween: the process dies after the statement ended and before it was written down.
-func testKilledBetween(t *testing.T, e *env) {
+// testKilledAndFinished: the process dies, and the server finishes its statement all the same.
+func testKilledAndFinished(t *testing.T, e *env) {
+	e.exec("create table a (i int)")
+	old := e.connect()
+	if _, err := old.Exec(e.ctx(), "begin; insert into a values (2)"); err != nil {
+		t.Fatal(err)
+	}
+	text := "create index concurrently a_1 on a (i);"
+	e.killAt(map[string]string{"1_i.up.sql": text}, "blocked 1_i.up.sql")
+	if _, err := old.Exec(e.ctx(), "commit"); err != nil {
+		t.Fatal(err)
+	}
+	e.noLock()
+	m := e.open(files("1_i.up", text))
+	if st, err := m.Status(e.ctx()); err != nil || st.Open == nil || st.Open.Started != 1 || !st.Dirty {
+		t.Fatalf("status %+v, %v", st, err)
+	}
+	rep, err := m.Repair(e.ctx(), migrate.RepairOptions{Execute: true})
+	if err != nil || len(rep.Items) != 1 || rep.Items[0].Outcome != "done" || !rep.Items[0].Executed {
+		t.Fatalf("repair: %+v, %v", rep, err)
+	}
+	if r, err := m.Apply(e.ctx(), migrate.ApplyOptions{}); err != nil || r.Plan.Files[0].Resume != 2 || e.version() != "1 false" {
+		t.Errorf("apply: %+v, %v", r, err)
+	}
+	if st, err := m.Status(e.ctx()); err != nil || st.Open != nil || st.Dirty || len(st.Problems) > 0 {
+		t.Errorf("status afterwards %+v, %v", st, err)
+	}
+}
+
+// testKilledEdited: the file is not the one any more that was being run, so nothing can be said of its statements.
+func testKilledEdited(t *testing.T, e *env) {
 	e.exec("create table a (i int)")
 	src := files("1_idx.up", "create index concurrently a_1 on a (i);\ncreate index concurrently a_2 on a (i);")
 	m := e.open(src)
-	// The history is what such a death leaves: the second one begun, and done.
+	// What a death in the second statement leaves, of a file whose first one was another.
 	if _, err := m.Apply(e.ctx(), migrate.ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
