@@ -1,7 +1,7 @@
 // Package migrate applies schema migrations to PostgreSQL 15 and later, and says beforehand what they will do.
 //
 // It reads golang-migrate's files (NNN_title.up.sql, NNN_title.down.sql) and keeps golang-migrate's table
-// schema_migrations, so that either tool understands what the other has done; and it takes the same advisory lock, so
+// schema_migrations, so that either tool understands what the other has done; and it takes the same advisory locks, so
 // that they exclude each other. What it adds:
 //
 //   - A file that can run in a transaction does, together with its version and its line of history: either all of it

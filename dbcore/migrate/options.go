@@ -130,11 +130,13 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
-// lockID is the key of the advisory lock: golang-migrate's, so that both tools exclude each other.
-func lockID(databaseName, schema, table string) (string, error) {
-	id, err := database.GenerateAdvisoryLockId(databaseName, schema, table)
-	if err != nil {
-		return "", errors.Join(ErrSource, err)
+// lockKeys are the keys of the advisory locks: golang-migrate's, so that both tools exclude each other. It has two, for its
+// name of the database has a slash before it when it was opened by a URL, and has none when it was given a connection.
+func lockKeys(databaseName, schema, table string) (keys [2]string, err error) {
+	for i, name := range []string{"/" + databaseName, databaseName} {
+		if keys[i], err = database.GenerateAdvisoryLockId(name, schema, table); err != nil {
+			return keys, errors.Join(ErrSource, err)
+		}
 	}
-	return id, nil
+	return keys, nil
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	golangmigrate "github.com/golang-migrate/migrate/v4"
-	_ "github.com/golang-migrate/migrate/v4/database/pgx/v5" // the driver that golang-migrate is used with here
+	golangpgx "github.com/golang-migrate/migrate/v4/database/pgx/v5"
 	"github.com/golang-migrate/migrate/v4/source/iofs"
 
 	"lifeboat/dbcore"
@@ -32,12 +32,38 @@ func (e *env) golangMigrate(src map[string]string) *golangmigrate.Migrate {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	m, err := golangmigrate.NewWithSourceInstance("iofs", driver, "pgx5://postgres@127.0.0.1:"+strconv.Itoa(e.s.Port)+"/"+url.PathEscape(e.db)+"?sslmode=disable")
+	m, err := golangmigrate.NewWithSourceInstance("iofs", driver, e.golangURL())
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	e.t.Cleanup(func() { m.Close() })
 	return m
+}
+
+func (e *env) golangURL() string {
+	return "pgx5://postgres@127.0.0.1:" + strconv.Itoa(e.s.Port) + "/" + url.PathEscape(e.db) + "?sslmode=disable"
+}
+
+// testGolangMigrateLock: the two tools exclude each other.
+func testGolangMigrateLock(t *testing.T, e *env) {
+	peer, err := (&golangpgx.Postgres{}).Open(e.golangURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { peer.Close() })
+	if err := peer.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	m := e.open(files("1_a.up", "create table a ();"), func(o *migrate.Options) { o.LockWait = -1 })
+	if _, err := m.Apply(e.ctx(), migrate.ApplyOptions{}); !errors.Is(err, migrate.ErrLocked) || e.exists("a") {
+		t.Errorf("while golang-migrate holds the lock: %v", err)
+	}
+	if err := peer.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Apply(e.ctx(), migrate.ApplyOptions{}); err != nil {
+		t.Error(err)
+	}
 }
 
 // testGolangMigrate goes there and back: each tool goes on where the other stopped.

@@ -42,6 +42,7 @@ var serverTests = []struct {
 	{"down", testDown},
 	{"unsafe is refused", testUnsafe},
 	{"golang-migrate there and back", testGolangMigrate},
+	{"golang-migrate's lock", testGolangMigrateLock},
 	{"golang-migrate's dirty index", testGolangMigrateDirty},
 	{"a pooler is refused", testPooler},
 	{"killed in a concurrent index", testKilledIndex},

@@ -16,7 +16,7 @@ type session struct {
 	m       *Migrator
 	conn    *dbcore.Conn
 	pid     uint32
-	lock    string // key of the advisory lock
+	lock    [2]string // keys of the advisory locks
 	t       tables
 	watcher *watcher
 	// observer measures the statements of a rehearsal; nil otherwise.
@@ -54,7 +54,7 @@ func (s *session) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.lock, err = lockID(name, s.t.schema, s.t.table); err != nil {
+	if s.lock, err = lockKeys(name, s.t.schema, s.t.table); err != nil {
 		return err
 	}
 	if err := s.acquire(ctx); err != nil {
@@ -86,13 +86,17 @@ const (
 	pollMax = 2 * time.Second
 )
 
+// tryLockSQL takes both locks or none.
+const tryLockSQL = `select case when not pg_try_advisory_lock($1::bigint) then false when pg_try_advisory_lock($2::bigint) then true
+	else not pg_advisory_unlock($1::bigint) end`
+
 // acquire polls the lock. Each attempt is a statement of its own: nobody queues in the server, so nothing is left there
 // when the context ends, and no snapshot is held for which CREATE INDEX CONCURRENTLY of the holder would have to wait.
 func (s *session) acquire(ctx context.Context) error {
 	start := time.Now()
 	wait := pollMin
 	for {
-		got, err := dbcore.One[bool](ctx, s.conn, "select pg_try_advisory_lock($1::bigint)", s.lock)
+		got, err := dbcore.One[bool](ctx, s.conn, tryLockSQL, s.lock[0], s.lock[1])
 		if err != nil {
 			return fmt.Errorf("take the migration lock: %w", err)
 		}
@@ -121,16 +125,15 @@ const holdersSQL = `
 select a.pid::int as pid, '' as gid, coalesce(a.usename, '')::text as "user", coalesce(a.application_name, '') as application,
 	coalesce(a.client_addr::text, 'local') as address, coalesce(a.state, '') as state,
 	coalesce(extract(epoch from clock_timestamp() - a.xact_start), 0)::float8 as seconds, coalesce(left(a.query, 500), '') as query, '' as lock
-from pg_locks l join pg_stat_activity a using (pid)
-where l.locktype = 'advisory' and l.granted and l.database = (select oid from pg_database where datname = current_database())
-	and l.classid = ($1::bigint >> 32)::bigint::oid and l.objid = ($1::bigint & 4294967295)::bigint::oid and l.objsubid = 1`
+from pg_stat_activity a where a.pid in (select l.pid from pg_locks l where l.locktype = 'advisory' and l.granted and l.database = (select oid from pg_database where datname = current_database())
+	and l.objsubid = 1 and (l.classid::bigint << 32 | l.objid::bigint) in ($1::bigint, $2::bigint))`
 
 func (s *session) holders(ctx context.Context) ([]Blocker, error) {
 	return holdersOf(ctx, s.conn, s.lock)
 }
 
-func holdersOf(ctx context.Context, q dbcore.Querier, lock string) ([]Blocker, error) {
-	list, err := dbcore.Collect[Blocker](ctx, q, holdersSQL, lock)
+func holdersOf(ctx context.Context, q dbcore.Querier, lock [2]string) ([]Blocker, error) {
+	list, err := dbcore.Collect[Blocker](ctx, q, holdersSQL, lock[0], lock[1])
 	if err != nil {
 		return nil, fmt.Errorf("ask who holds the migration lock: %w", err)
 	}
@@ -172,7 +175,7 @@ func (s *session) close(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	ok, err := dbcore.One[bool](ctx, s.conn, "select pg_advisory_unlock($1::bigint)", s.lock)
+	ok, err := dbcore.One[bool](ctx, s.conn, "select pg_advisory_unlock($1::bigint)::int + pg_advisory_unlock($2::bigint)::int = 2", s.lock[0], s.lock[1])
 	switch {
 	case err != nil:
 		err = fmt.Errorf("give the migration lock back: %w", err)

@@ -97,7 +97,7 @@ func (m *Migrator) running(ctx context.Context, q dbcore.Querier, t tables) ([]B
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockID(name, t.schema, t.table)
+	lock, err := lockKeys(name, t.schema, t.table)
 	if err != nil {
 		return nil, err
 	}
