@@ -45,7 +45,7 @@ func (l *localMigration) rehearse(plan contract.MigrationPlan) (trial contract.M
 	}
 	defer release()
 	defer func() {
-		lasting, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), cleanUpTime)
+		lasting, cancel := l.lasting()
 		defer cancel()
 		if failed := d.cleanUp(lasting); failed != nil {
 			trial.LeftBehind = fmt.Sprintf("%s on host %s: %v", d.dir, l.runner.set.Host, failed)
@@ -90,13 +90,35 @@ func (l *localMigration) mark(planHash string) (contract.RestorePoint, error) {
 
 func (l *localMigration) apply(plan contract.MigrationPlan) (contract.ApplyMigrationResult, error) {
 	in := contract.ApplyMigrationInput{MigrationSource: l.in.MigrationSource, To: l.in.To, Plan: plan, AllowUnsafe: l.in.AllowUnsafe}
-	return l.runner.ApplyMigration(l.ctx, in, l.run)
+	out, err := l.runner.ApplyMigration(l.ctx, in, l.run)
+	if err == nil || l.ctx.Err() == nil {
+		return out, err
+	}
+	// Interrupted: the server has the answer to what is applied.
+	lasting, cancel := l.lasting()
+	defer cancel()
+	m, failed := l.runner.Migrator(in.MigrationSource, nil)
+	if failed == nil {
+		out.State, failed = stateOf(lasting, m, plan)
+	}
+	if failed != nil {
+		return out, err
+	}
+	out.Failure = fmt.Sprintf("interrupted: %v", err)
+	return out, nil
+}
+
+// lasting outlives an interruption.
+func (l *localMigration) lasting() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(l.ctx), cleanUpTime)
 }
 
 func (l *localMigration) check(before contract.MigrationHealth, version int64) (contract.CheckMigratedResult, error) {
 	l.run.Progress(contract.Progress{Phase: "gate"})
 	in := contract.CheckMigratedInput{MigrationSource: l.in.MigrationSource, Before: before, Version: version}
-	return l.runner.CheckMigrated(l.ctx, in, l.run)
+	lasting, cancel := l.lasting()
+	defer cancel()
+	return l.runner.CheckMigrated(lasting, in, l.run)
 }
 
 func (l *localMigration) revert(plan contract.MigrationPlan) (contract.ApplyMigrationResult, error) {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lifeboat/dbcore"
 	"lifeboat/internal/pgtest"
@@ -98,6 +100,7 @@ func TestMigrateHere(t *testing.T) {
 		t.Run("goes down as rehearsed", m.testGoesDown)
 		t.Run("fails half-way, between files", m.testFailsBetweenFiles)
 		t.Run("fails half-way, within a file", m.testFailsWithinFile)
+		t.Run("interrupted", m.testInterrupted)
 		t.Run("no way down, and edited", m.testRefused)
 		t.Run("usage", m.testUsage)
 	})
@@ -278,9 +281,38 @@ func (m *migrations) testFailsWithinFile(t *testing.T) {
 	}
 }
 
+// testInterrupted stops the program, as by ctrl-C, within the second file.
+func (m *migrations) testInterrupted(t *testing.T) {
+	m.write(t, "5_quick.up.sql", "create table quick (id bigint primary key);")
+	m.write(t, "6_slow.up.sql", "create table slow (id bigint primary key);\nselect pg_sleep(600);")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan outcome, 1)
+	go func() {
+		done <- lifeboatContext(ctx, m.env, "migrate", "apply", "orders", "--source", m.dir, "--database", "shop", "--json", "--local", "--no-rehearsal", "--no-backup")
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); m.ask(t, "select count(*) from pg_stat_activity where datname = 'shop' and wait_event = 'PgSleep'") == "0"; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("the second file was not begun")
+		}
+	}
+	cancel()
+	got := <-done
+	res := got.must(t, 130).object(t)
+	state := res["state"].(map[string]any)
+	if res["outcome"] != "failed, partly applied" || state["version"] != 5.0 || !m.table(t, "quick") || m.table(t, "slow") ||
+		!strings.Contains(res["explanation"].(string), "interrupted") {
+		t.Errorf("apply %v", res)
+	}
+	if err := os.Remove(filepath.Join(m.dir, "6_slow.up.sql")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (m *migrations) testRefused(t *testing.T) {
 	e := m.migrate(t, "down").must(t, 5).errorObject(t)
-	contains(t, "error", fmt.Sprint(e["message"], e["hint"]), "4", "restore")
+	contains(t, "error", fmt.Sprint(e["message"], e["hint"]), "version 5", "restore")
 	m.write(t, "1_users.up.sql", "create table users (id bigint primary key, name text);")
 	e = m.migrate(t, "plan").must(t, 5).errorObject(t)
 	contains(t, "hint", e["hint"].(string), "--accept-edited")

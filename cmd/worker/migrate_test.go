@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,11 +19,11 @@ import (
 func migrationFiles() []contract.MigrationFile {
 	return []contract.MigrationFile{
 		{Name: "1_note.up.sql", Text: "alter table items add note text;\nselect pg_sleep(1);"},
-		{Name: "1_note.down.sql", Text: "alter table items drop note;"},
+		{Name: "1_note.down.sql", Text: "alter table items drop note;\nselect pg_sleep(1);"},
 		{Name: "2_index.up.sql", Text: "create index concurrently items_slow on items (slow(id));\ncreate index concurrently items_note on items (note);"},
 		{Name: "2_index.down.sql", Text: "drop index concurrently items_note;\ndrop index concurrently items_slow;"},
-		{Name: "3_view.up.sql", Text: "create view item_notes as select note from items;"},
-		{Name: "3_view.down.sql", Text: "drop view item_notes;"},
+		{Name: "3_view.up.sql", Text: "create view item_notes as select note from items;\nselect pg_sleep(1);"},
+		{Name: "3_view.down.sql", Text: "drop view item_notes;\nselect pg_sleep(1);"},
 	}
 }
 
@@ -46,22 +48,22 @@ func migrationKills() []migrationKill {
 		{at: target{apply, "2_index.up.sql, statement 1 of 2", 0}},
 		{at: target{contract.RehearseMigrationActivity, "2_index.up.sql, statement 1 of 2", 0}, rehearse: true},
 		{at: target{contract.MarkRestorePointActivity, "restore point", 0}, backup: true},
-		{at: target{contract.RevertMigrationActivity, "1_note.down.sql, statement 1 of 1", 0}, rehearse: true, fails: true},
+		{at: target{contract.RevertMigrationActivity, "1_note.down.sql, statement 2 of 2", 0}, rehearse: true, fails: true},
 		{at: target{contract.CheckMigratedActivity, "", 0}},
 		{at: target{contract.PlanMigrationActivity, "", 0}},
 		{at: target{apply, "", 0}},
 		{at: target{apply, "2_index.up.sql, statement 2 of 2", 0}},
-		{at: target{apply, "3_view.up.sql, statement 1 of 1", 0}},
+		{at: target{apply, "3_view.up.sql, statement 2 of 2", 0}},
 		{at: target{contract.PrepareDrillActivity, "canary", 0}, rehearse: true},
 		{at: target{contract.PlanRestoreActivity, "", 0}, rehearse: true},
 		{at: target{contract.LayFilesActivity, "lay", 0}, rehearse: true},
 		{at: target{contract.RehearseMigrationActivity, "", 0}, rehearse: true},
-		{at: target{contract.RehearseMigrationActivity, "1_note.down.sql, statement 1 of 1", 0}, rehearse: true},
+		{at: target{contract.RehearseMigrationActivity, "1_note.down.sql, statement 2 of 2", 0}, rehearse: true},
 		{at: target{contract.CleanUpDrillActivity, "", 0}, rehearse: true},
 		{at: target{contract.TakeBackupActivity, "copy", 0}, backup: true},
 		{at: target{contract.VerifyBackupsActivity, "", 0}, backup: true},
 		{at: target{contract.RevertMigrationActivity, "", 0}, rehearse: true, fails: true},
-		{at: target{contract.RevertMigrationActivity, "2_index.down.sql, statement 1 of 2", 0}, rehearse: true, fails: true},
+		{at: target{contract.RevertMigrationActivity, "3_view.down.sql, statement 2 of 2", 0}, rehearse: true, fails: true},
 	}
 }
 
@@ -78,6 +80,7 @@ func TestKill_Migrate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("by the command line", func(t *testing.T) { l.migrateByCommand(t) })
 	for i, k := range kills {
 		t.Run(strings.ReplaceAll(k.at.String(), " ", "_"), func(t *testing.T) {
 			m := &migrationRun{lane: l, kill: k, database: fmt.Sprintf("m%d", i), id: fmt.Sprintf("migrate-%d", i)}
@@ -88,6 +91,33 @@ func TestKill_Migrate(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// migrateByCommand applies through Temporal as a person does, and sees that no password gets there.
+func (l *lane) migrateByCommand(t *testing.T) {
+	l.Exec(t, "create database typed")
+	dir := pgtest.TempDir(t)
+	args := []string{"migrate", "apply", "c1", "--source", dir, "--database", "typed", "--no-rehearsal", "--no-backup", "--json", "--config", l.config}
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("1_role.up.sql", "create role typed login password 'geheim';")
+	if _, said := l.lifeboat(t, 2, args...); !strings.Contains(said, "password") {
+		t.Errorf("refused for another reason: %s", said)
+	}
+	// Nearly as much as may be, so that a real server takes it.
+	write("1_role.up.sql", "create role typed login;\n-- "+strings.Repeat("x", contract.MaxMigrationBytes-1000))
+	out, _ := l.lifeboat(t, 0, args...)
+	if res := decode[contract.MigrateResult](t, out); res.Outcome != contract.MigrationApplied || res.State.Version != 1 || res.WorkflowID == "" {
+		t.Errorf("applied %+v", res)
+	}
+	write("2_bad.up.sql", "select 1/0;")
+	out, _ = l.lifeboat(t, 1, args...)
+	if res := decode[contract.MigrateResult](t, out); res.Outcome != contract.MigrationUnchanged || res.Verdict != contract.Fail {
+		t.Errorf("failed %+v", res)
 	}
 }
 
