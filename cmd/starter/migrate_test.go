@@ -204,6 +204,12 @@ func (m *migrations) testApply(t *testing.T) {
 	if again := m.migrate(t, "apply", "--local").must(t, 0).object(t); again["outcome"] != "nothing to do" {
 		t.Errorf("again %v", again)
 	}
+	// What a drill makes is no drift, all else is.
+	m.exec(t, "create schema lifeboat; create table lifeboat.canary (id text)")
+	m.migrate(t, "check").must(t, 0)
+	m.exec(t, "create table stray (id int)")
+	contains(t, "check", m.migrate(t, "check").must(t, 3).stdout, "drift", "stray")
+	m.exec(t, "drop table stray")
 	bare := lifeboat(t, environment{}, "migrate", "status", "orders", "--source", m.dir, "--dsn", m.DSN("shop"), "--json").must(t, 0).object(t)
 	if bare["version"] != 2.0 {
 		t.Errorf("by --dsn, without a configuration: %v", bare)

@@ -40,6 +40,8 @@ type Options struct {
 	AllowGaps bool
 	// AllowOutOfOrder accepts and applies files that are older than the newest applied one.
 	AllowOutOfOrder bool
+	// IgnoreSchemas are those of other programs: Check and Rehearse do not compare what is in them.
+	IgnoreSchemas []string
 
 	// LockWait is how long to wait for another migrator; 0 is 5 minutes, negative does not wait.
 	LockWait time.Duration

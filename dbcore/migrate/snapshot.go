@@ -11,11 +11,11 @@ import (
 	"lifeboat/dbcore"
 )
 
-// snapshotSQL lists the schema, one object a line, without the two tables of this package ($1, $2 in schema $3). What
+// snapshotSQL lists the schema, one object a line, without the two tables of this package ($1, $2 in schema $3) and without the schemas $4. What
 // extensions own is left out, and so are partitions, which jobs make and drop all the time. Columns have no position: a
 // column that was dropped and added again is the same column.
 const snapshotSQL = `
-with ns as (select oid, nspname, nspowner, nspacl from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'),
+with ns as (select oid, nspname, nspowner, nspacl from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema' and nspname <> all($4::text[])),
 rel as (select c.*, format('%I.%I', ns.nspname, c.relname) as full_name from pg_class c join ns on ns.oid = c.relnamespace
 	where not c.relispartition and not (ns.nspname = $3 and c.relname in ($1, $2))
 	and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
@@ -61,7 +61,7 @@ func (t tables) snapshot(ctx context.Context, q dbcore.Querier) (map[string]stri
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}
 	type row struct{ Name, Def string }
-	rows, err := dbcore.Collect[row](ctx, q, snapshotSQL, t.table, t.table+"_history", t.schema)
+	rows, err := dbcore.Collect[row](ctx, q, snapshotSQL, t.table, t.table+"_history", t.schema, append([]string{}, t.ignore...))
 	if err != nil {
 		return nil, fmt.Errorf("read the schema: %w", err)
 	}

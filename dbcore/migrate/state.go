@@ -15,8 +15,9 @@ const noVersion = -1
 
 // tables are the quoted names of the two tables.
 type tables struct {
-	schema, table     string // as they are in the catalogs
-	versions, history string // quoted
+	schema, table     string   // as they are in the catalogs
+	versions, history string   // quoted
+	ignore            []string // schemas that are not looked at for drift
 }
 
 func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
@@ -37,6 +38,7 @@ func (m *Migrator) tables(ctx context.Context, q dbcore.Querier) (tables, error)
 	return tables{
 		schema: schema, table: m.opts.Table,
 		versions: prefix + quoteIdent(m.opts.Table), history: prefix + quoteIdent(m.opts.Table+"_history"),
+		ignore: m.opts.IgnoreSchemas,
 	}, nil
 }
 
