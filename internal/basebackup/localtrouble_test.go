@@ -155,18 +155,19 @@ func TestTakeLocal_WrongDirectory(t *testing.T) {
 	if a, b := s.SQL(t, "select system_identifier from pg_control_system()"), clone.SQL(t, "select system_identifier from pg_control_system()"); a != b {
 		t.Fatalf("the clone has system identifier %s, the server %s", b, a)
 	}
-	for name, c := range map[string]struct {
-		dir, want string
-		foreign   bool
-		intents   int
+	for _, c := range []struct {
+		name, dir, want string
+		foreign         bool
+		intents         int
 	}{
-		"another server's":     {other.DataDir, "it is of system identifier", true, 0},
-		"a clone's":            {clone.DataDir, "it is a copy, a standby or another clone", true, -1},
-		"a copy of the server": {twin, "it is a copy, a standby or another clone", true, 1},
-		"no data directory":    {filepath.Dir(twin), "there is none on this host", false, 0},
-		"nothing at all":       {"/nonexistent/data", "there is none on this host", false, 0},
+		// First: the checkpoint of any other's attempt would tell the copy from the server before the backup begins.
+		{"a copy of the server", twin, "it is a copy, a standby or another clone", true, 1},
+		{"another server's", other.DataDir, "it is of system identifier", true, 0},
+		{"a clone's", clone.DataDir, "it is a copy, a standby or another clone", true, -1},
+		{"no data directory", filepath.Dir(twin), "there is none on this host", false, 0},
+		{"nothing at all", "/nonexistent/data", "there is none on this host", false, 0},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			r, err := repo.OpenOrCreate(t.Context(), mem.New())
 			if err != nil {
 				t.Fatal(err)
